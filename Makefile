@@ -1,0 +1,32 @@
+# Every target sets itself up: only python3 (>= 3.10), its venv module and pip are needed.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+RUNS   ?= runs
+
+.PHONY: quickstart test lint check bench clean
+
+# The environment, rebuilt when a dependency changes. torch first: the constraint picks the tested build,
+# and nothing that comes after can pull another one.
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	touch $@
+
+quickstart: $(VENV)/.ready
+	$(BIN)/python examples/quickstart.py --output $(RUNS)/quickstart
+
+lint: $(VENV)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check: $(VENV)/.ready
+	$(BIN)/python -m pytest
+
+test: lint check
+
+clean:
+	rm -rf $(VENV) $(RUNS)
