@@ -1,0 +1,157 @@
+"""The two pictures of a run, for a paper or a talk: matplotlib figures without pyplot's global state."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from train.run_directory import Pairs, Run, energy_pairs, energy_zero, force_pairs, rmse, stress_pairs
+
+# Okabe and Ito's palette, told apart by the color-blind: training steps back, validation and tests stand out.
+TRAIN, VALID = "#8a8f98", "#0072b2"
+TESTS = ("#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+INK, GRID = "#1f2933", "#e4e7eb"
+
+# Quantity -> title, unit, and the unit of its errors in metrics.jsonl and summary.json (1000 times smaller).
+UNITS = {
+    "energy": ("Energy", "eV/atom", "meV/atom"),
+    "forces": ("Forces", "eV/Å", "meV/Å"),
+    "stress": ("Stress", "eV/Å³", "meV/Å³"),
+}
+
+
+def set_colors(names: Sequence[str]) -> dict[str, str]:
+    """One color for each set, the same in every picture."""
+    tests = [name for name in names if name not in ("train", "valid")]
+    colors = {name: TESTS[index % len(TESTS)] for index, name in enumerate(tests)}
+    return {"train": TRAIN, "valid": VALID, **colors}
+
+
+def series(metrics: Sequence[dict[str, float]], key: str) -> tuple[list[float], list[float]]:
+    """Steps and values of one column of the metrics, where it has a value."""
+    rows = [row for row in metrics if row.get("step") is not None and row.get(key) is not None]
+    kept = [(float(row["step"]), float(row[key])) for row in rows if np.isfinite(row[key])]
+    return [step for step, _ in kept], [value for _, value in kept]
+
+
+def quantity_pairs(run: Run) -> dict[str, dict[str, Pairs]]:
+    """Quantity -> set -> labelled values; what has no label anywhere is left out."""
+    _, zeros = energy_zero(run)
+    pairs = {
+        "energy": {one.name: energy_pairs(one, zero) for one, zero in zip(run.sets, zeros, strict=True)},
+        "forces": {one.name: force_pairs(one) for one in run.sets},
+        "stress": {one.name: stress_pairs(one) for one in run.sets},
+    }
+    found = {
+        key: {name: pair for name, pair in sets.items() if len(pair.reference)} for key, sets in pairs.items()
+    }
+    return {key: sets for key, sets in found.items() if sets}
+
+
+def axis_title(key: str, run: Run) -> str:
+    """What a parity axis shows, with its unit."""
+    title, unit, _ = UNITS[key]
+    relative = f" relative to {energy_zero(run)[0]}" if key == "energy" else ""
+    component = " component" if key != "energy" else ""
+    return f"{title.lower()}{component}{relative} ({unit})"
+
+
+def span(sets: dict[str, Pairs]) -> tuple[float, float]:
+    """One range for both axes of a parity plot, with a margin, never empty."""
+    values = np.concatenate([part for pair in sets.values() for part in (pair.reference, pair.predicted)])
+    low, high = float(values.min()), float(values.max())
+    margin = 0.04 * (high - low) or 0.04 * abs(high) or 1.0
+    return low - margin, high + margin
+
+
+def plain(name: str) -> str:
+    """A set's name as matplotlib shall print it: no mathematics, and never hidden by an underscore."""
+    return name.replace("$", r"\$") if not name.startswith("_") else " " + name.replace("$", r"\$")
+
+
+def empty_panel(figure: Figure, text: str) -> None:
+    axes = figure.add_subplot()
+    axes.set_axis_off()
+    axes.text(0.5, 0.5, text, ha="center", va="center", color=INK, fontsize=12)
+
+
+def style(axes: Axes) -> None:
+    axes.grid(True, color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=INK, labelsize=9)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+
+
+def draw_learning_curve(run: Run) -> Figure:
+    """Errors on training and validation frames against the step, and the learning rate."""
+    curves = {
+        key: {name: series(run.metrics, f"{name}_{key}_rmse") for name in ("train", "valid")} for key in UNITS
+    }
+    panels = [key for key in UNITS if any(steps for steps, _ in curves[key].values())]
+    rate = series(run.metrics, "lr")
+    n_panels = len(panels) + bool(rate[0])
+    figure = Figure(figsize=(4.2 * max(n_panels, 1), 3.6), dpi=150, layout="constrained")
+    if not n_panels:
+        empty_panel(figure, "no validations were recorded")
+        return figure
+    all_axes = figure.subplots(1, n_panels, squeeze=False)[0]
+    colors = set_colors(run.names)
+    for axes, key in zip(all_axes, panels, strict=False):
+        for name, (steps, values) in curves[key].items():
+            draw_curve(axes, (steps, values), name, colors[name])
+        axes.set_title(UNITS[key][0], loc="left", fontsize=11, color=INK)
+        axes.set_ylabel(f"RMSE ({UNITS[key][2]})")
+        axes.legend(frameon=False, fontsize=9)
+        style(axes)
+    if rate[0]:
+        draw_curve(all_axes[-1], rate, "learning rate", INK)
+        all_axes[-1].set_title("Learning rate", loc="left", fontsize=11, color=INK)
+        all_axes[-1].set_ylabel("learning rate")
+        style(all_axes[-1])
+    return figure
+
+
+def draw_curve(axes: Axes, curve: tuple[list[float], list[float]], name: str, color: str) -> None:
+    """One line on logarithmic axes, with points while there are few of them."""
+    kept = [(step, value) for step, value in zip(*curve, strict=True) if step > 0 and value > 0]
+    axes.set_xlabel("optimizer step")
+    if not kept:
+        return
+    steps, values = zip(*kept, strict=True)
+    marker = "o" if len(kept) <= 40 else ""
+    axes.plot(steps, values, color=color, linewidth=1.6, marker=marker, markersize=3, label=plain(name))
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+
+
+def draw_parity(run: Run) -> Figure:
+    """Predicted against reference for every quantity that has labels, all sets and all points."""
+    pairs = quantity_pairs(run)
+    figure = Figure(figsize=(4.6 * max(len(pairs), 1), 4.6), dpi=150, layout="constrained")
+    if not pairs:
+        empty_panel(figure, "no labelled predictions")
+        return figure
+    colors = set_colors(run.names)
+    for axes, (key, sets) in zip(
+        figure.subplots(1, len(pairs), squeeze=False)[0], pairs.items(), strict=True
+    ):
+        title, _, error_unit = UNITS[key]
+        low, high = span(sets)
+        axes.plot([low, high], [low, high], color=INK, linewidth=0.8, zorder=1)
+        for name, pair in sets.items():
+            text = f"{plain(name)}: RMSE {1000 * rmse(pair.error):.3g} {error_unit}"
+            axes.scatter(
+                pair.reference, pair.predicted, s=7, color=colors[name], alpha=0.5, linewidths=0, label=text
+            )
+        axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
+        axes.set_title(title, loc="left", fontsize=11, color=INK)
+        axes.set_xlabel(f"reference {axis_title(key, run)}", fontsize=9)
+        axes.set_ylabel(f"predicted {axis_title(key, run)}", fontsize=9)
+        legend = axes.legend(frameon=False, fontsize=8, loc="upper left", markerscale=2)
+        for handle in legend.legend_handles:
+            if handle is not None:
+                handle.set_alpha(1.0)
+        style(axes)
+    return figure
