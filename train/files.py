@@ -148,7 +148,7 @@ def _check_columns(comment: str, rows: list[str], where: str) -> None:
         if len(row.split()) != expected:
             raise ValueError(
                 f"{where}, atom {atom}: {len(row.split())} columns, but Properties={found.group(1)} "
-                f"announces {expected}; the file is truncated or damaged here: write it again or remove this frame"
+                f"announces {expected}; the file is damaged or cut here: write it again or remove this frame"
             )
 
 
@@ -176,8 +176,8 @@ def _read_other(data: bytes, path: Path, inner: Path) -> list[Atoms]:
             f"its content looks like XYZ: rename it to {inner.stem}.xyz" if looks else "convert it to extxyz"
         )
         raise ValueError(
-            f"{source}: unknown extension '{inner.suffix}' ({error}); expected .xyz or .extxyz (also with .xz, .gz "
-            f"or .bz2) or a format ase.io.read knows; {hint}"
+            f"{source}: unknown extension '{inner.suffix}' ({error}); expected .xyz or .extxyz (also with "
+            f".xz, .gz or .bz2) or a format ase.io.read knows; {hint}"
         ) from error
     if inner != path and not form.acceptsfd:
         raise ValueError(f"{source}: {name} files cannot be read while compressed; decompress it first")

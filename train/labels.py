@@ -91,9 +91,9 @@ def _refuse_mixed(label: str, name: str | None, present: dict[str, list[int]], s
         rest = sorted(set(where) - set(have))
         if rest:
             raise ValueError(
-                f"{source}, frame {rest[0]}: {label} is under '{other}' in {len(rest)} frames but under '{name}' "
-                f"in {len(have)} others (e.g. frame {have[0]}); one file must use one key: rename them, or choose "
-                f"with --{label}-key {other}"
+                f"{source}, frame {rest[0]}: {label} is under '{other}' in {len(rest)} frames but "
+                f"under '{name}' in {len(have)} others (e.g. frame {have[0]}); one file must use one key: "
+                f"rename them, or choose with --{label}-key {other}"
             )
 
 
@@ -115,12 +115,14 @@ def _refuse_misspelt(label: str, have: set[int], frames: Sequence[dict[str, Any]
 
 
 def _fits(label: str, value: Any) -> bool:
-    shape = np.shape(value)
+    shape: tuple[int, ...] = np.shape(value)
     if np.asarray(value).dtype.kind not in "if":
         return False
     if label == "energy":
         return shape == ()
-    return (len(shape) == 2 and shape[1] == 3) if label == "forces" else shape in ((3, 3), (9,), (6,))
+    if label == "forces":
+        return len(shape) == 2 and shape[1] == 3
+    return shape in ((3, 3), (9,), (6,))
 
 
 def _rivals(
@@ -151,7 +153,7 @@ def refuse_two_methods(names: dict[str, str | None], frames: Sequence[dict[str, 
         if match:
             raise ValueError(
                 f"{source}: energy is under '{energy}' and forces under '{forces}', but there is also "
-                f"'{match}'; energy and forces must come from one method: choose with --energy-key and --forces-key"
+                f"'{match}'; both must come from one method: choose with --energy-key and --forces-key"
             )
 
 
