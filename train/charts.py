@@ -74,7 +74,7 @@ def layout(x: dict[str, Any], y: dict[str, Any], **settings: Any) -> dict[str, A
         },
         "paper_bgcolor": "white",
         "plot_bgcolor": "white",
-        "margin": {"l": 60, "r": 14, "t": 36, "b": 52},
+        "margin": {"l": 60, "r": 14, "t": 54, "b": 52},
         "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "itemsizing": "constant"},
         "hoverlabel": {"bgcolor": "white", "font": {"color": INK}},
         "showlegend": True,

@@ -129,7 +129,8 @@ def draw_learning_curve(run: Run) -> Figure:
         axes.set_title(UNITS[key][0], loc="left", fontsize=11, color=INK)
         axes.set_ylabel(f"RMSE ({UNITS[key][2]})")
         set_log_axes(axes, list(curves[key].values()))
-        axes.legend(frameon=False, fontsize=9)
+        if axes.lines:
+            axes.legend(frameon=False, fontsize=9)
         style(axes)
     if rate[0]:
         draw_curve(all_axes[-1], rate, "learning rate", INK)
@@ -180,10 +181,8 @@ def draw_parity(run: Run) -> Figure:
         axes.plot([low, high], [low, high], color=INK, linewidth=0.8, zorder=2)
         for name, pair in sets.items():
             text = f"{plain(name)}: RMSE {1000 * rmse(pair.error):.3g} {error_unit}"
-            dots = axes.scatter(
-                pair.reference, pair.predicted, s=7, color=colors[name], alpha=0.5, label=text
-            )
-            dots.set(linewidth=0, zorder=3 + layer[name])
+            dots = axes.scatter(pair.reference, pair.predicted, s=7, color=colors[name], label=text)
+            dots.set(linewidth=0, alpha=0.5, zorder=3 + layer[name])
         axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
         axes.set_title(parity_title(key, run), loc="left", fontsize=11, color=INK)
         axes.xaxis.set_major_locator(MaxNLocator(6))
