@@ -1,10 +1,24 @@
 """The interactive plots of the report, as plain plotly figures: dictionaries of data and layout."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from train.plots import GRID, INK, UNITS, axis_title, quantity_pairs, series, set_colors, span
+from train.plots import (
+    GRID,
+    INK,
+    PARITY_AXES,
+    UNITS,
+    Curve,
+    layers,
+    log_ticks,
+    parity_title,
+    quantity_pairs,
+    series,
+    set_colors,
+    span,
+)
 from train.run_directory import Floats, Integers, Pairs, PredictedSet, Run, rmse, symbols
 
 Chart = dict[str, Any]
@@ -36,9 +50,19 @@ def axis(title: str, **settings: Any) -> dict[str, Any]:
     return {"title": {"text": title, "standoff": 8}, **look, **settings}
 
 
-def log_axis(title: str) -> dict[str, Any]:
-    """Ticks at 1, 2, 5 times the powers of ten when there are few decades, else at the powers."""
-    return axis(title, type="log", exponentformat="power", minor={"ticks": "outside", "ticklen": 3})
+def log_axis(title: str, values: Sequence[float]) -> dict[str, Any]:
+    """A logarithmic axis for the positive ones of the values."""
+    positive = [value for value in values if value > 0]
+    if not positive:
+        return axis(title)
+    ticks = log_ticks(positive)
+    return axis(title, type="log", tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks])
+
+
+def log_axes(data: list[Chart], y_title: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Step and value axes of curves."""
+    steps, values = ([value for one in data for value in one[key]] for key in ("x", "y"))
+    return log_axis("optimizer step", steps), log_axis(y_title, values)
 
 
 def layout(x: dict[str, Any], y: dict[str, Any], **settings: Any) -> dict[str, Any]:
@@ -50,7 +74,7 @@ def layout(x: dict[str, Any], y: dict[str, Any], **settings: Any) -> dict[str, A
         },
         "paper_bgcolor": "white",
         "plot_bgcolor": "white",
-        "margin": {"l": 60, "r": 14, "t": 36, "b": 52},
+        "margin": {"l": 60, "r": 14, "t": 54, "b": 52},
         "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "itemsizing": "constant"},
         "hoverlabel": {"bgcolor": "white", "font": {"color": INK}},
         "showlegend": True,
@@ -72,20 +96,18 @@ def learning_charts(run: Run) -> dict[str, Chart]:
         if data:
             charts[title] = {
                 "data": data,
-                "layout": layout(log_axis("optimizer step"), log_axis(f"RMSE ({unit})")),
+                "layout": layout(*log_axes(data, f"RMSE ({unit})")),
             }
     steps, rates = series(run.metrics, "lr")
     if steps:
         hover = "%{y:.3g}<br>step %{x:.0f}<extra></extra>"
-        look = layout(log_axis("optimizer step"), log_axis("learning rate"), showlegend=False)
-        charts["Learning rate"] = {
-            "data": [curve((steps, rates), "learning rate", INK, hover)],
-            "layout": look,
-        }
+        data = [curve((steps, rates), "learning rate", INK, hover)]
+        look = layout(*log_axes(data, "learning rate"), showlegend=False)
+        charts["Learning rate"] = {"data": data, "layout": look}
     return charts
 
 
-def curve(points: tuple[list[float], list[float]], name: str, color: str, hover: str) -> dict[str, Any]:
+def curve(points: Curve, name: str, color: str, hover: str) -> dict[str, Any]:
     few = len(points[0]) <= 40
     return {
         "type": "scatter",
@@ -106,7 +128,7 @@ def points(x: Floats, y: Floats, name: str, color: str) -> dict[str, Any]:
         "x": rounded(x),
         "y": rounded(y),
         "name": escaped(name),
-        "marker": {"color": color, "size": 4, "opacity": 0.5},
+        "marker": {"color": color, "size": 4, "opacity": 0.4},
     }
 
 
@@ -116,10 +138,10 @@ def parity_charts(run: Run) -> tuple[dict[str, Chart], list[str]]:
     colors = set_colors(run.names)
     for key, sets in quantity_pairs(run).items():
         title, _, unit = UNITS[key]
-        low, high = span(sets)
+        (low, high), layer = span(sets), layers(sets)
         data = []
         for name, pair in sets.items():
-            data.append(parity_points(pair, name, unit, colors[name]))
+            data.append(parity_points(pair, name, unit, colors[name]) | {"zorder": 1 + layer[name]})
             if len(pair.reference) > MAX_POINTS:
                 notes.append(
                     f"{title}, {name}: {MAX_POINTS:,} of {len(pair.reference):,} points are drawn, chosen "
@@ -127,9 +149,9 @@ def parity_charts(run: Run) -> tuple[dict[str, Chart], list[str]]:
                 )
         diagonal = {"type": "line", "x0": low, "y0": low, "x1": high, "y1": high, "layer": "below"}
         diagonal["line"] = {"color": "#52606d", "width": 1}
-        x = axis(f"reference {axis_title(key, run)}", range=[low, high])
-        y = axis(f"predicted {axis_title(key, run)}", range=[low, high])
-        charts[title] = {"data": data, "layout": layout(x, y, shapes=[diagonal])}
+        x = axis(f"reference {PARITY_AXES[key]}", range=[low, high])
+        y = axis(f"predicted {PARITY_AXES[key]}", range=[low, high])
+        charts[parity_title(key, run)] = {"data": data, "layout": layout(x, y, shapes=[diagonal])}
     return charts, notes
 
 
@@ -196,7 +218,8 @@ def magnitude_chart(run: Run) -> Chart | None:
         return None
     data = [magnitude_points(one, colors[one.name]) for one in known]
     data += [magnitude_line(one, colors[one.name]) for one in known]
-    x, y = axis("length of the force (eV/Å)"), log_axis("length of the force error (meV/Å)")
+    lengths = [value for one in data for value in one["y"]]
+    x, y = axis("length of the force (eV/Å)"), log_axis("length of its error (meV/Å)", lengths)
     return {"data": data, "layout": layout(x, y)}
 
 
@@ -224,4 +247,6 @@ def magnitude_line(one: PredictedSet, color: str) -> dict[str, Any]:
     name = escaped(one.name)
     hover = f"{name}, RMS near %{{x:.3g}} eV/Å: %{{y:.4g}} meV/Å<extra></extra>"
     line = curve((middle, [rmse(length[share]) for share in shares]), name, color, hover)
-    return line | {"showlegend": False, "legendgroup": name}
+    look = {"line": {"color": INK, "width": 1.5}, "zorder": 2, "mode": "lines+markers"}
+    look |= {"marker": {"color": color, "size": 9, "line": {"color": "white", "width": 1.5}}}
+    return line | look | {"showlegend": False, "legendgroup": name}

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullFormatter
 
 from train.run_directory import Pairs, Run, energy_pairs, energy_zero, force_pairs, rmse, stress_pairs
 
@@ -12,6 +13,8 @@ from train.run_directory import Pairs, Run, energy_pairs, energy_zero, force_pai
 TRAIN, VALID = "#8a8f98", "#0072b2"
 TESTS = ("#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 INK, GRID = "#1f2933", "#e4e7eb"
+
+Curve = tuple[list[float], list[float]]
 
 # Quantity -> title, unit, and the unit of its errors in metrics.jsonl and summary.json (1000 times smaller).
 UNITS = {
@@ -28,7 +31,7 @@ def set_colors(names: Sequence[str]) -> dict[str, str]:
     return {"train": TRAIN, "valid": VALID, **colors}
 
 
-def series(metrics: Sequence[dict[str, float]], key: str) -> tuple[list[float], list[float]]:
+def series(metrics: Sequence[dict[str, float]], key: str) -> Curve:
     """Steps and values of one column of the metrics, where it has a value."""
     rows = [row for row in metrics if row.get("step") is not None and row.get(key) is not None]
     kept = [(float(row["step"]), float(row[key])) for row in rows if np.isfinite(row[key])]
@@ -49,12 +52,34 @@ def quantity_pairs(run: Run) -> dict[str, dict[str, Pairs]]:
     return {key: sets for key, sets in found.items() if sets}
 
 
-def axis_title(key: str, run: Run) -> str:
-    """What a parity axis shows, with its unit."""
-    title, unit, _ = UNITS[key]
-    relative = f" relative to {energy_zero(run)[0]}" if key == "energy" else ""
-    component = " component" if key != "energy" else ""
-    return f"{title.lower()}{component}{relative} ({unit})"
+# What a parity axis shows, with its unit.
+PARITY_AXES = {
+    "energy": "energy (eV/atom)",
+    "forces": "force component (eV/Å)",
+    "stress": "stress component (eV/Å³)",
+}
+
+
+def parity_title(key: str, run: Run) -> str:
+    """Heading of a parity plot; energies say what they are relative to."""
+    return f"Energy relative to {energy_zero(run)[0]}" if key == "energy" else UNITS[key][0]
+
+
+def layers(sets: dict[str, Pairs]) -> dict[str, int]:
+    """Set -> layer: the larger its errors the further back, or it would hide the others."""
+    return {name: layer for layer, name in enumerate(sorted(sets, key=lambda name: -rmse(sets[name].error)))}
+
+
+def log_ticks(values: Sequence[float]) -> list[float]:
+    """Round numbers that cover positive values on a logarithmic axis: at most about six of them."""
+    low, high = np.log10(min(values)), np.log10(max(values))
+    powers = range(int(np.floor(low)), int(np.ceil(high)) + 1)
+    for digits in ((1, 2, 5), (1, 3), (1,)):
+        ticks = [digit * 10.0**power for power in powers for digit in digits]
+        inside = [tick for tick in ticks if low - 0.2 <= np.log10(tick) <= high + 0.2]
+        if len(inside) <= 6:
+            break
+    return inside
 
 
 def span(sets: dict[str, Pairs]) -> tuple[float, float]:
@@ -103,27 +128,41 @@ def draw_learning_curve(run: Run) -> Figure:
             draw_curve(axes, (steps, values), name, colors[name])
         axes.set_title(UNITS[key][0], loc="left", fontsize=11, color=INK)
         axes.set_ylabel(f"RMSE ({UNITS[key][2]})")
-        axes.legend(frameon=False, fontsize=9)
+        set_log_axes(axes, list(curves[key].values()))
+        if axes.lines:
+            axes.legend(frameon=False, fontsize=9)
         style(axes)
     if rate[0]:
         draw_curve(all_axes[-1], rate, "learning rate", INK)
         all_axes[-1].set_title("Learning rate", loc="left", fontsize=11, color=INK)
         all_axes[-1].set_ylabel("learning rate")
+        set_log_axes(all_axes[-1], [rate])
         style(all_axes[-1])
     return figure
 
 
-def draw_curve(axes: Axes, curve: tuple[list[float], list[float]], name: str, color: str) -> None:
+def draw_curve(axes: Axes, curve: Curve, name: str, color: str) -> None:
     """One line on logarithmic axes, with points while there are few of them."""
     kept = [(step, value) for step, value in zip(*curve, strict=True) if step > 0 and value > 0]
-    axes.set_xlabel("optimizer step")
     if not kept:
         return
     steps, values = zip(*kept, strict=True)
     marker = "o" if len(kept) <= 40 else ""
     axes.plot(steps, values, color=color, linewidth=1.6, marker=marker, markersize=3, label=plain(name))
-    axes.set_xscale("log")
-    axes.set_yscale("log")
+
+
+def set_log_axes(axes: Axes, curves: Sequence[Curve]) -> None:
+    """Logarithmic axes with round numbers at their ticks."""
+    points = [point for curve in curves for point in zip(*curve, strict=True) if min(point) > 0]
+    axes.set_xlabel("optimizer step")
+    if not points:
+        return
+    axes.set(xscale="log", yscale="log")
+    for ax, values in zip((axes.xaxis, axes.yaxis), zip(*points, strict=True), strict=True):
+        ticks = log_ticks(values)
+        ax.set_major_locator(FixedLocator(ticks))
+        ax.set_major_formatter(FixedFormatter([f"{tick:g}" for tick in ticks]))
+        ax.set_minor_formatter(NullFormatter())
 
 
 def draw_parity(run: Run) -> Figure:
@@ -137,18 +176,19 @@ def draw_parity(run: Run) -> Figure:
     for axes, (key, sets) in zip(
         figure.subplots(1, len(pairs), squeeze=False)[0], pairs.items(), strict=True
     ):
-        title, _, error_unit = UNITS[key]
+        error_unit, layer = UNITS[key][2], layers(sets)
         low, high = span(sets)
-        axes.plot([low, high], [low, high], color=INK, linewidth=0.8, zorder=1)
+        axes.plot([low, high], [low, high], color=INK, linewidth=0.8, zorder=2)
         for name, pair in sets.items():
             text = f"{plain(name)}: RMSE {1000 * rmse(pair.error):.3g} {error_unit}"
-            axes.scatter(
-                pair.reference, pair.predicted, s=7, color=colors[name], alpha=0.5, linewidths=0, label=text
-            )
+            dots = axes.scatter(pair.reference, pair.predicted, s=7, color=colors[name], label=text)
+            dots.set(linewidth=0, alpha=0.5, zorder=3 + layer[name])
         axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
-        axes.set_title(title, loc="left", fontsize=11, color=INK)
-        axes.set_xlabel(f"reference {axis_title(key, run)}", fontsize=9)
-        axes.set_ylabel(f"predicted {axis_title(key, run)}", fontsize=9)
+        axes.set_title(parity_title(key, run), loc="left", fontsize=11, color=INK)
+        axes.xaxis.set_major_locator(MaxNLocator(6))
+        axes.yaxis.set_major_locator(MaxNLocator(6))
+        axes.set_xlabel(f"reference {PARITY_AXES[key]}", fontsize=9)
+        axes.set_ylabel(f"predicted {PARITY_AXES[key]}", fontsize=9)
         legend = axes.legend(frameon=False, fontsize=8, loc="upper left", markerscale=2)
         for handle in legend.legend_handles:
             if handle is not None:

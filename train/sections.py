@@ -196,8 +196,9 @@ def frame_errors(one: PredictedSet) -> list[tuple[str, int, int, float, float, f
 
 
 def e0_table(run: Run) -> str:
-    found = run.rows("e0")
-    rows = [[escape(str(element)), number(value)] for element, value in found.items()]
+    """Isolated atoms, to 0.1 meV: total energies are large and their differences small."""
+    found = {element: value_of(run.rows("e0"), element) for element in run.rows("e0")}
+    rows = [[escape(element), "–" if value is None else f"{value:,.4f}"] for element, value in found.items()]
     return table(["element", "E0<small>eV</small>"], rows) if rows else ""
 
 
