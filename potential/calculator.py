@@ -23,7 +23,7 @@ class EquivCalculator(Calculator):  # type: ignore[misc]
     three directions, stress (eV/Å^3, Voigt order xx yy zz yz xz xy, tension positive).
 
     Args:
-        model: a Potential, or the path of a saved one.
+        model: a Potential (copied, so training it further changes nothing here), or the path of a saved one.
         device: torch device; default: where the model is (CPU for a file).
         dtype: "float32" or "float64"; default: the model's own.
 
@@ -35,17 +35,23 @@ class EquivCalculator(Calculator):  # type: ignore[misc]
     implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "energies", "forces", "stress"]
 
     def __init__(
-        self, model: Potential | Path | str, device: torch.device | str | None = None, dtype: str | None = None
+        self,
+        model: Potential | Path | str,
+        device: torch.device | str | None = None,
+        dtype: str | None = None,
     ):
         super().__init__()
         if dtype not in (None, "float32", "float64"):
-            raise ValueError(f"dtype is {dtype!r}; it must be 'float32' or 'float64', or None for the model's own")
+            raise ValueError(
+                f"dtype is {dtype!r}; it must be 'float32' or 'float64', or None for the model's own"
+            )
         precision: torch.dtype | None = getattr(torch, dtype) if dtype else None
         if isinstance(model, Potential):
-            potential = model if precision in (None, model.dtype) else recast(model, precision)
-            self.potential = potential.to(device) if device is not None else potential
+            potential = recast(model, precision or model.dtype)
+            potential = potential if device is None else potential.to(device)
         else:
-            self.potential = load(model, device or "cpu", precision)
+            potential = load(model, device or "cpu", precision)
+        self.potential = potential.requires_grad_(False).eval()
 
     def calculate(
         self,

@@ -105,16 +105,27 @@ def load(path: Path | str, device: torch.device | str = "cpu", dtype: torch.dtyp
         saved = DTYPES[header["dtype"]]
         facts = dict(header["statistics"])
         statistics = Statistics(
-            tuple(facts.pop("elements")), tuple(facts.pop("e0")), facts.pop("scale"), facts.pop("mean_neighbors")
+            tuple(facts.pop("elements")),
+            tuple(facts.pop("e0")),
+            facts.pop("scale"),
+            facts.pop("mean_neighbors"),
         )
         potential = build(header["config"], statistics, dtype=dtype or saved)
         potential.load_state_dict(tensors)
         test = header["self_test"]
         structure = Atoms(test["numbers"], test["positions"], cell=test["cell"], pbc=True)
     except (KeyError, TypeError, RuntimeError, ValueError) as error:
-        raise ValueError(f"{path}: the file does not describe a potential of this version: {error}") from error
+        raise ValueError(
+            f"{path}: the file does not describe a potential of this version: {error}"
+        ) from error
     potential = potential.to(device)
-    _verify(potential, structure, test, TOLERANCE[torch.float32 if torch.float32 in (saved, dtype) else saved], path)
+    _verify(
+        potential,
+        structure,
+        test,
+        TOLERANCE[torch.float32 if torch.float32 in (saved, dtype) else saved],
+        path,
+    )
     return potential.eval()
 
 
@@ -124,7 +135,9 @@ def _reference_structure(potential: Potential) -> Atoms:
     side = potential.cutoff * 1.1
     rng = np.random.default_rng(0)
     elements = [potential.statistics.elements[k % len(potential.statistics.elements)] for k in range(n)]
-    grid = np.stack(np.meshgrid(*[np.arange(int(np.ceil(n ** (1 / 3))))] * 3, indexing="ij"), -1).reshape(-1, 3)[:n]
+    grid = np.stack(np.meshgrid(*[np.arange(int(np.ceil(n ** (1 / 3))))] * 3, indexing="ij"), -1).reshape(
+        -1, 3
+    )[:n]
     spacing = side / int(np.ceil(n ** (1 / 3)))
     positions = grid * spacing + rng.uniform(-0.15, 0.15, (n, 3)) * spacing
     return Atoms(elements, positions, cell=np.diag([side, side * 1.1, side * 0.95]), pbc=True)
@@ -143,13 +156,17 @@ def _self_test(potential: Potential, atoms: Atoms) -> dict[str, Any]:
     }
 
 
-def _verify(potential: Potential, atoms: Atoms, test: dict[str, Any], tolerance: float, path: Path | str) -> None:
+def _verify(
+    potential: Potential, atoms: Atoms, test: dict[str, Any], tolerance: float, path: Path | str
+) -> None:
     now = _self_test(potential, atoms)
     e0 = dict(zip(potential.statistics.elements, potential.statistics.e0, strict=True))
     bound = abs(test["energy"][0] - sum(e0[s] for s in atoms.get_chemical_symbols()))
     for key in ("energy", "forces", "stress"):
         expected, got = np.asarray(test[key]), np.asarray(now[key])
-        size = max(bound if key == "energy" else float(np.abs(expected).max()), potential.statistics.scale * 1e-3)
+        size = max(
+            bound if key == "energy" else float(np.abs(expected).max()), potential.statistics.scale * 1e-3
+        )
         error = float(np.abs(got - expected).max()) if got.shape == expected.shape else np.inf
         if not error <= tolerance * size:
             raise ValueError(

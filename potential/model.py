@@ -13,7 +13,7 @@ from ase.data import chemical_symbols
 from torch import Tensor, nn
 
 from potential.heads import EnergyHead
-from potential.networks import NETWORKS
+from potential.networks import NETWORKS, Network
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,12 @@ class Potential(nn.Module):
     atom without neighbors: an isolated atom has exactly its e0. The last line is float64.
     """
 
-    def __init__(self, network: nn.Module, head: nn.Module, statistics: Statistics):
+    species_of: Tensor
+
+    def __init__(self, network: Network, head: nn.Module, statistics: Statistics):
         super().__init__()
-        self.network, self.head, self.statistics = network, head, statistics
+        self.network = network
+        self.head, self.statistics = head, statistics
         species_of = torch.full((len(chemical_symbols) + 1,), -1)
         species_of[[number_of[e] for e in statistics.elements]] = torch.arange(len(statistics.elements))
         self.register_buffer("species_of", species_of, persistent=False)
@@ -57,7 +60,7 @@ class Potential(nn.Module):
 
     def check(self, atomic_numbers: Tensor) -> None:
         """Refuse elements that the potential was not fitted to."""
-        unknown = atomic_numbers[self.species_of[atomic_numbers] < 0].unique().tolist()
+        unknown = torch.unique(atomic_numbers[self.species_of[atomic_numbers] < 0]).tolist()
         if unknown:
             raise ValueError(
                 f"atoms contain {', '.join(chemical_symbols[z] for z in unknown)}, but this potential was trained on "
@@ -71,7 +74,8 @@ class Potential(nn.Module):
         n_atoms, n_species = len(species), len(e0)
         alone = torch.arange(n_species, device=species.device)
         features = self.network(vectors, torch.cat([species, alone]), center, neighbor)
-        energy, energy_alone = self.head(features).double().split([n_atoms, n_species])
+        output: Tensor = self.head(features).double()
+        energy, energy_alone = torch.split(output, [n_atoms, n_species])
         return e0[species] + self.statistics.scale * (energy - energy_alone[species])
 
 
@@ -88,12 +92,16 @@ def build(
     dials = dict(config)
     name = dials.pop("network", "equivariant")
     if name not in NETWORKS:
-        raise ValueError(f"there is no network {name!r}{suggestion(name, NETWORKS)}; there are {', '.join(NETWORKS)}")
+        raise ValueError(
+            f"there is no network {name!r}{suggestion(name, NETWORKS)}; there are {', '.join(NETWORKS)}"
+        )
     config_type, network_type = NETWORKS[name]
     known = [f.name for f in fields(config_type)]
     for key in dials:
         if key not in known:
-            raise ValueError(f"[model] has no setting {key!r}{suggestion(key, known)}; it has {', '.join(known)}")
+            raise ValueError(
+                f"[model] has no setting {key!r}{suggestion(key, known)}; it has {', '.join(known)}"
+            )
     settings = config_type(**dials)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

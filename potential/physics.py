@@ -78,4 +78,5 @@ def stress(virial: Tensor, cell: Tensor, pbc: Tensor) -> Tensor:
             "periodic in all three directions; make the cell fully periodic or do not ask for stress"
         )
     symmetric = (virial + virial.transpose(1, 2)) / 2
-    return symmetric / torch.linalg.det(cell).abs()[:, None, None]
+    volume: Tensor = torch.linalg.det(cell).abs()
+    return symmetric / volume[:, None, None]

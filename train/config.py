@@ -35,6 +35,8 @@ class Data:
     stress_key: str = ""
     energy_unit: str = "eV"  # eV, meV, Ha, Ry, kcal/mol or kJ/mol
     length_unit: str = "Ang"  # Ang or Bohr
+    forces_unit: str = ""  # such as Ha/Bohr; empty: energy_unit / length_unit
+    stress_unit: str = ""  # such as GPa, kbar; empty: energy_unit / length_unit^3
     allow_missing: bool = False  # accept frames without a label that other frames have
 
 
@@ -85,7 +87,9 @@ def read_toml(path: str) -> dict[str, Any]:
     try:
         return tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ValueError(f"{path}: there is no such configuration file; give the path of a TOML file") from None
+        raise ValueError(
+            f"{path}: there is no such configuration file; give the path of a TOML file"
+        ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not a TOML file: {error}") from error
 
@@ -108,11 +112,13 @@ def update(config: Config, changes: Mapping[str, Mapping[str, Any]]) -> Config:
     Raises:
         ValueError: an unknown section or key, with the nearest known one, or a value of another type.
     """
-    sections = {"data": config.data, "fit": config.fit}
+    sections: dict[str, Any] = {"data": config.data, "fit": config.fit}
     model = dict(config.model)
     for section, values in changes.items():
         if not isinstance(values, Mapping):
-            raise ValueError(f"{section!r} stands outside a section; the sections are [data], [model] and [fit]")
+            raise ValueError(
+                f"{section!r} stands outside a section; the sections are [data], [model] and [fit]"
+            )
         if section == "model":
             model.update(values)
         elif section in sections:
@@ -121,8 +127,10 @@ def update(config: Config, changes: Mapping[str, Mapping[str, Any]]) -> Config:
             sections[section] = replace(settings, **checked)
         else:
             names = ("data", "model", "fit")
-            raise ValueError(f"there is no section [{section}]{suggest(section, names)}; there are {', '.join(names)}")
-    return Config(data=sections["data"], model=model, fit=sections["fit"])  # type: ignore[arg-type]
+            raise ValueError(
+                f"there is no section [{section}]{suggest(section, names)}; there are {', '.join(names)}"
+            )
+    return Config(data=sections["data"], model=model, fit=sections["fit"])
 
 
 def _checked(section: str, settings: Any, key: str, value: Any) -> Any:
@@ -156,7 +164,9 @@ def check(config: Config) -> None:
     for key, allowed in CHOICES.items():
         value = getattr(fit, key)
         if value not in allowed:
-            raise ValueError(f"[fit] {key} is {value!r}{suggest(value, allowed)}; it must be one of {', '.join(allowed)}")
+            raise ValueError(
+                f"[fit] {key} is {value!r}{suggest(value, allowed)}; it must be one of {', '.join(allowed)}"
+            )
     if fit.epochs and fit.minutes:
         raise ValueError(
             f"both epochs = {fit.epochs} and minutes = {fit.minutes} are given; give one, the other follows"
@@ -174,11 +184,15 @@ def check(config: Config) -> None:
             raise ValueError(f"[{section}] {key} is {value}; it must be above 0 and at most {high}")
     preset = config.model.get("preset", "small")
     if preset not in PRESETS:
-        raise ValueError(f"there is no preset {preset!r}{suggest(str(preset), PRESETS)}; there are {', '.join(PRESETS)}")
+        raise ValueError(
+            f"there is no preset {preset!r}{suggest(str(preset), PRESETS)}; there are {', '.join(PRESETS)}"
+        )
 
 
 def to_toml(config: Config) -> str:
     """The configuration as TOML text that `read_toml` and `update` take back unchanged."""
     import tomli_w
 
-    return tomli_w.dumps({"data": asdict(config.data), "model": dict(config.model), "fit": asdict(config.fit)})
+    return tomli_w.dumps(
+        {"data": asdict(config.data), "model": dict(config.model), "fit": asdict(config.fit)}
+    )

@@ -50,7 +50,7 @@ def evaluate(potential: Potential, samples: Sequence[Sample], device: str) -> Pr
 
 
 def errors(p: Predictions) -> dict[str, float | int | None]:
-    """RMSE and MAE: energy in meV/atom (and RMSE per structure in meV), forces meV/Å, stress meV/Å^3; None if unlabelled."""
+    """RMSE and MAE: energy meV/atom (RMSE per structure too, meV), forces meV/Å, stress meV/Å^3; None if unlabelled."""
     out: dict[str, float | int | None] = {"frames": len(p.n_atoms)}
     energy = 1e3 * (p.energy[:, 1] - p.energy[:, 0])
     forces = 1e3 * (p.forces[..., 1] - p.forces[..., 0])

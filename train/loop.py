@@ -79,7 +79,9 @@ class Plan:
 
     def rate(self, run: Run) -> float:
         """Factor of the learning rate: linear warm-up, constant, linear decay to zero."""
-        return min(1.0, (run.step + 1) / max(self.warmup, 1)) * max(0.0, min(1.0, (1 - self.done(run)) / self.decay))
+        return min(1.0, (run.step + 1) / max(self.warmup, 1)) * max(
+            0.0, min(1.0, (1 - self.done(run)) / self.decay)
+        )
 
 
 def make_plan(fit: Fit, n_batches: int) -> Plan:
@@ -93,7 +95,11 @@ def start(potential: Potential, fit: Fit) -> Run:
         from pytorch_optimizer import SOAP
 
         optimizer: torch.optim.Optimizer = SOAP(
-            weights, lr=fit.learning_rate, betas=(0.95, 0.95), weight_decay=fit.weight_decay, precondition_frequency=10
+            weights,
+            lr=fit.learning_rate,
+            betas=(0.95, 0.95),
+            weight_decay=fit.weight_decay,
+            precondition_frequency=10,
         )
     else:
         optimizer = torch.optim.AdamW(weights, lr=fit.learning_rate, weight_decay=fit.weight_decay)
@@ -120,7 +126,9 @@ def load_state(run: Run, path: Path) -> None:
     """
     header, tensors = read(path)
     if header.get("kind") != "training state" or header.get("format") != 1:
-        raise ValueError(f"{path}: not a training state of this version; give the directory of a run of potential-train")
+        raise ValueError(
+            f"{path}: not a training state of this version; give the directory of a run of potential-train"
+        )
     try:
         content = unpack(header["content"], tensors)
         run.potential.load_state_dict(content["weights"])
@@ -163,7 +171,9 @@ def train_step(run: Run, samples: Sequence[Sample], fit: Fit, rate: float) -> No
     loss.backward()  # type: ignore[no-untyped-call]
     norm = torch.nn.utils.clip_grad_norm_(run.potential.parameters(), fit.clip)
     if not math.isfinite(float(norm)) or not math.isfinite(float(loss)):
-        raise ValueError(f"step {run.step}: the loss is {float(loss)} and the norm of its gradient {float(norm)}")
+        raise ValueError(
+            f"step {run.step}: the loss is {float(loss)} and the norm of its gradient {float(norm)}"
+        )
     run.optimizer.step()
     run.ema.update()
     run.step += 1
@@ -183,7 +193,11 @@ def validate(run: Run, valid: Sequence[Sample], fit: Fit) -> dict[str, float | i
         if score < run.best:
             run.best, run.best_epoch = score, run.epoch
             run.best_weights = {k: v.detach().clone() for k, v in run.potential.state_dict().items()}
-    line: dict[str, float | int | None] = {"epoch": run.epoch, "step": run.step, "seconds": round(run.seconds, 2)}
+    line: dict[str, float | int | None] = {
+        "epoch": run.epoch,
+        "step": run.step,
+        "seconds": round(run.seconds, 2),
+    }
     line["lr"] = run.optimizer.param_groups[0]["lr"]
     line["loss"] = run.sums["loss"][0] / run.sums["loss"][1]
     for name in ("energy", "forces"):
@@ -204,9 +218,10 @@ class Task:
     names: Sequence[str]  # of the training samples, for error messages
     fit: Fit
     plan: Plan
-    batch_size: int
     directory: Path
-    tell: Callable[[Run, dict[str, Any] | None], None]  # after every step, and with a line after every validation
+    tell: Callable[
+        [Run, dict[str, Any] | None], None
+    ]  # after every step, and with a line after every validation
 
 
 def run_epochs(run: Run, task: Task) -> str:
@@ -220,7 +235,7 @@ def run_epochs(run: Run, task: Task) -> str:
     trunk = task.directory / "trunk.safetensors"
     with stop_signals() as stopping:
         while plan.done(run) < 1:
-            batches = shuffled(len(task.train), task.batch_size, fit.seed, run.epoch)
+            batches = shuffled(len(task.train), fit.batch_size, fit.seed, run.epoch)
             while run.position < len(batches) and plan.done(run) < 1:
                 if plan.decaying(run) and not trunk.exists():
                     save_state(run, trunk)
@@ -268,9 +283,32 @@ def append_metrics(directory: Path, line: dict[str, Any]) -> None:
 def cut_metrics(directory: Path, step: int) -> None:
     """Drop the lines of steps that a resumed run will make again."""
     path = directory / "metrics.jsonl"
-    lines = [json.loads(text) for text in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    lines = (
+        [json.loads(text) for text in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    )
     for name in ("metrics.jsonl", "metrics.csv"):
         (directory / name).unlink(missing_ok=True)
     for line in lines:
         if line["step"] <= step:
             append_metrics(directory, line)
+
+
+def continue_run(run: Run, task: Task) -> str:
+    """Load the state to go on from. A run made longer goes on from where its learning rate began to fall,
+    so that 3 epochs and then 6 are the same as 6 at once."""
+    state, trunk = task.directory / "state.safetensors", task.directory / "trunk.safetensors"
+    if trunk.exists():
+        load_state(run, trunk)
+        if not task.plan.decaying(run):
+            trunk.unlink()
+            cut_metrics(task.directory, run.step)
+            return (
+                f"longer than before: going on after step {run.step}, where the learning rate began to fall"
+            )
+    if state.exists():
+        load_state(run, state)
+    elif not trunk.exists():
+        cut_metrics(task.directory, -1)
+        return "no state was saved yet: starting from the beginning"
+    cut_metrics(task.directory, run.step)
+    return f"continuing after epoch {run.epoch}, step {run.step}"

@@ -32,9 +32,13 @@ def targets(frame: Frame) -> Targets:
     nothing = np.full((len(frame.atoms), 3), np.nan)
     return Targets(
         energy=torch.tensor([np.nan if frame.energy is None else frame.energy], dtype=torch.float64),
-        forces=torch.from_numpy(nothing if frame.forces is None else np.array(frame.forces, dtype=np.float64)),
+        forces=torch.from_numpy(
+            nothing if frame.forces is None else np.array(frame.forces, dtype=np.float64)
+        ),
         stress=torch.from_numpy(
-            np.full((1, 3, 3), np.nan) if frame.stress is None else np.array(frame.stress, dtype=np.float64)[None]
+            np.full((1, 3, 3), np.nan)
+            if frame.stress is None
+            else np.array(frame.stress, dtype=np.float64)[None]
         ),
     )
 

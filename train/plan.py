@@ -90,8 +90,8 @@ def seconds_per_step(potential: Potential, task: Task, n_steps: int = 8) -> floa
     trial = start(copy.deepcopy(potential), task.fit)
     times = []
     for k in range(n_steps):
-        begin = (k * task.batch_size) % len(task.train)
+        begin = (k * task.fit.batch_size) % len(task.train)
         begun = time.perf_counter()
-        train_step(trial, task.train[begin : begin + task.batch_size], task.fit, 1e-6)
+        train_step(trial, task.train[begin : begin + task.fit.batch_size], task.fit, 1e-6)
         times.append(time.perf_counter() - begun)
     return sorted(times[2:])[len(times[2:]) // 2]

@@ -80,7 +80,7 @@ def matrix(*shape: int) -> nn.Parameter:
 
 def orders(x: Tensor, lmax: int) -> tuple[Tensor, ...]:
     """Views of the components of each order l = 0 ... lmax along the first axis."""
-    return x.split([2 * l + 1 for l in range(lmax + 1)])
+    return torch.split(x, [2 * l + 1 for l in range(lmax + 1)])
 
 
 class Density(nn.Module):
@@ -109,15 +109,19 @@ class Density(nn.Module):
         sent = messages.index_select(0, neighbor).view(n_atoms, n_slots, -1)
         density = torch.bmm(basis.transpose(1, 2), sent).view(n_atoms, (c.lmax + 1) ** 2, c.n_radial, -1)
         mixed: list[list[Tensor]] = [[] for _ in range(c.lmax + 1)]
-        parts = density.split([(2 * l1 + 1) * width for l1, width in enumerate(self.message)], dim=-1)
+        parts = torch.split(density, [(2 * l1 + 1) * width for l1, width in enumerate(self.message)], dim=-1)
         for l1, (part, width) in enumerate(zip(parts, self.message, strict=True)):
             if l1 == 0:
                 coupled = part.transpose(0, 1).reshape((c.lmax + 1) ** 2, n_atoms, -1)
             else:
-                part = part.unflatten(-1, (2 * l1 + 1, width)).permute(1, 3, 0, 2, 4).reshape(-1, n_atoms * c.n_radial * width)
+                part = (
+                    part.view(*part.shape[:-1], 2 * l1 + 1, width)
+                    .permute(1, 3, 0, 2, 4)
+                    .reshape(-1, n_atoms * c.n_radial * width)
+                )
                 coupled = (getattr(self, f"couple_{l1}") @ part).view(-1, n_atoms, c.n_radial * width)
             l3s = [l3 for _, l3 in coupling_paths(l1, c.lmax, c.lmax)]
-            blocks = coupled.split([2 * l3 + 1 for l3 in l3s])
+            blocks = torch.split(coupled, [2 * l3 + 1 for l3 in l3s])
             for l3, block, weight in zip(l3s, blocks, self.mix[l1], strict=True):
                 mixed[l3].append(block @ weight)
         return torch.cat([sum(terms[1:], terms[0]) * self.norm[l] for l, terms in enumerate(mixed)])
@@ -125,6 +129,9 @@ class Density(nn.Module):
 
 class Product(nn.Module):
     """B of the module's equation: ((lmax+1)^2, n_atoms, channels) -> ((lmax_out+1)^2, n_atoms, channels)."""
+
+    to_grid: Tensor
+    from_grid: Tensor
 
     def __init__(self, config: EquivariantConfig, lmax_out: int, n_species: int):
         super().__init__()
@@ -161,17 +168,23 @@ class Layer(nn.Module):
         widths_in = [n_species] if first else [c.channels, *[c.vector_channels] * lmax_in]
         message = [n_species] if first else [c.message_channels, *[c.vector_channels] * lmax_in]
         self.widths = [c.channels, *[c.vector_channels] * self.lmax_out]
-        self.send = nn.ParameterList() if first else nn.ParameterList(
-            matrix(a, b) for a, b in zip(widths_in, message, strict=True)
+        self.send = (
+            nn.ParameterList()
+            if first
+            else nn.ParameterList(matrix(a, b) for a, b in zip(widths_in, message, strict=True))
         )
         self.density = Density(c, message)
         self.product = Product(c, self.lmax_out, n_species)
         self.update = nn.ParameterList(matrix(c.channels, width) for width in self.widths)
         shared = min(lmax_in, self.lmax_out) + 1
         self.skip = nn.ParameterList(matrix(widths_in[l], self.widths[l]) for l in range(shared))
-        self.skip_scale = nn.ParameterList(nn.Parameter(torch.ones(n_species, widths_in[l], dtype=torch.float64)) for l in range(shared))
+        self.skip_scale = nn.ParameterList(
+            nn.Parameter(torch.ones(n_species, widths_in[l], dtype=torch.float64)) for l in range(shared)
+        )
 
-    def forward(self, features: list[Tensor], species: Tensor, basis: Tensor, neighbor: Tensor) -> list[Tensor]:
+    def forward(
+        self, features: list[Tensor], species: Tensor, basis: Tensor, neighbor: Tensor
+    ) -> list[Tensor]:
         sent = [h @ w for h, w in zip(features, self.send, strict=True)] if len(self.send) else features
         n_atoms = len(species)
         messages = torch.cat([m.transpose(0, 1).reshape(n_atoms, -1) for m in sent], dim=1)
@@ -190,6 +203,9 @@ class Equivariant(nn.Module):
         mean_neighbors: average number of neighbors within the cutoff; scales sums over neighbors.
     """
 
+    harmonics: Tensor
+    identity: Tensor
+
     def __init__(self, config: EquivariantConfig, n_species: int, mean_neighbors: float):
         super().__init__()
         self.config = config
@@ -206,7 +222,9 @@ class Equivariant(nn.Module):
         """Y_lm(r_ij) phi_k(r_ij): (..., 3) -> (..., (lmax+1)^2 * n_radial)."""
         c = self.config
         lengths = torch.linalg.vector_norm(vectors, dim=-1)
-        radial = bessel(lengths, c.n_radial, c.cutoff) * (self.scale * envelope(lengths, c.cutoff)).unsqueeze(-1)
+        radial = bessel(lengths, c.n_radial, c.cutoff) * (self.scale * envelope(lengths, c.cutoff)).unsqueeze(
+            -1
+        )
         angular = spherical_harmonics(vectors / lengths.unsqueeze(-1), self.harmonics, c.lmax)
         return (angular.unsqueeze(-1) * radial.unsqueeze(-2)).flatten(-2)
 
