@@ -104,8 +104,8 @@ def _geometry(frames: Sequence[Frame], cutoff: float | None) -> tuple[float, lis
             lonely.append(f.name)
     if lonely:
         lonely = [
-            f"{lonely[0]}: no two atoms are within the cutoff of {cutoff} Å, as in {len(lonely)} frames; the model "
-            "cannot tell them from isolated atoms: choose a larger cutoff or check the length unit"
+            f"{lonely[0]}: no two atoms are within the cutoff of {cutoff} Å, as in {len(lonely)} frames; the "
+            "model cannot tell them from isolated atoms: choose a larger cutoff or check the length unit"
         ]
     return shortest, overlaps, lonely
 
@@ -117,14 +117,14 @@ def _duplicate_warnings(
     if same:
         a, b = same[0]
         warnings.append(
-            f"{b.name}: the same structure as {a.name}; {len(same)} duplicates in all: remove them, or training and "
-            "validation may share structures"
+            f"{b.name}: the same structure as {a.name}; {len(same)} duplicates in all: remove them, or "
+            "training and validation may share structures"
         )
     if different:
         a, b = different[0]
         warnings.append(
-            f"{b.name}: the same structure as {a.name} with different labels; {len(different)} such pairs: at most "
-            "one of each pair can be right (or they differ in charge or spin, which a potential does not see)"
+            f"{b.name}: the same structure as {a.name} with different labels; {len(different)} such pairs: "
+            "at most one of each can be right (they may differ in charge or spin, which no potential sees)"
         )
     return warnings
 
