@@ -1,6 +1,7 @@
 """The interactive plots of the report, as plain plotly figures: dictionaries of data and layout."""
 
 from collections.abc import Sequence
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -34,8 +35,8 @@ def rounded(values: Floats) -> list[float]:
 
 
 def escaped(name: str) -> str:
-    """Plotly reads a little HTML in names; a set's name is text."""
-    return name.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    """A set's name is text, but plotly reads a little HTML, `$` as mathematics and `%{` as a variable."""
+    return escape(name).replace("$", "&#36;").replace("%", "&#37;")
 
 
 def axis(title: str, **settings: Any) -> dict[str, Any]:

@@ -86,6 +86,10 @@ def layers(sets: dict[str, Pairs]) -> dict[str, int]:
 def log_ticks(values: Sequence[float]) -> list[float]:
     """Round numbers that cover positive values on a logarithmic axis: at most about six of them."""
     low, high = np.log10(min(values)), np.log10(max(values))
+    if high - low < 1e-9:
+        return [float(min(values))]
+    if high - low < 0.5:
+        return [float(tick) for tick in MaxNLocator(4).tick_values(min(values), max(values)) if tick > 0]
     powers = range(int(np.floor(low)), int(np.ceil(high)) + 1)
     for digits in ((1, 2, 5), (1, 3), (1,)):
         ticks = [digit * 10.0**power for power in powers for digit in digits]

@@ -134,7 +134,7 @@ def parity_section(run: Run, charts: dict[str, Chart]) -> str:
     if not found:
         return ""
     told = f'<p class="note">{"<br>".join(escape(note) for note in notes)}</p>' if notes else ""
-    hint = '<p class="note">Point at a dot for its set, frame, atom and element; both count from 0.</p>'
+    hint = '<p class="note">Point at a dot for its set and frame and, for forces, its atom and element; atoms count from 0.</p>'
     return grid(found, "parity", charts, "square") + hint + told
 
 
