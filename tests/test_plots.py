@@ -18,4 +18,4 @@ def test_sets_keep_their_colors() -> None:
 
 
 def test_set_names_are_no_mathematics() -> None:
-    assert plain("_$x$") == r" \$x\$"
+    assert plain("_$x$") == r" _\$x\$"
