@@ -16,7 +16,8 @@ from potential.model import Potential, Statistics, build
 from train.batches import Sample, force_rms, mean_neighbors
 from train.config import PRESETS, Config, Fit
 from train.dataset import Frame
-from train.loop import Task, start, train_step
+from train.loop import Task, train_step
+from train.run import start
 from train.statistics import E0Fit
 
 STEPS = 15000  # updates of a run whose length is not given
