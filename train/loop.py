@@ -55,11 +55,9 @@ def train_step(run: Run, samples: Sequence[Sample], fit: Fit, rate: float) -> No
     difference = differences(predict(run.potential, b.graph, create_graph=True), b.graph, b.target)
     loss = total(penalties(difference, fit, run.potential.statistics.scale), fit)
     loss.backward()  # type: ignore[no-untyped-call]
-    norm = torch.nn.utils.clip_grad_norm_(run.potential.parameters(), fit.clip)
-    if not math.isfinite(float(norm)) or not math.isfinite(float(loss)):
-        raise ValueError(
-            f"step {run.step}: the loss is {float(loss)} and the norm of its gradient {float(norm)}"
-        )
+    norm, value = float(torch.nn.utils.clip_grad_norm_(run.potential.parameters(), fit.clip)), loss.item()
+    if not math.isfinite(norm) or not math.isfinite(value):
+        raise ValueError(f"step {run.step}: the loss is {value} and the norm of its gradient {norm}")
     run.optimizer.step()
     run.ema.update()
     run.step += 1
@@ -67,7 +65,7 @@ def train_step(run: Run, samples: Sequence[Sample], fit: Fit, rate: float) -> No
         old = run.sums.get(name, [0.0, 0])
         run.sums[name] = [old[0] + float(d.detach().square().sum()), old[1] + int(known.sum())]
     old = run.sums.get("loss", [0.0, 0])
-    run.sums["loss"] = [old[0] + float(loss.detach()), old[1] + 1]
+    run.sums["loss"] = [old[0] + value, old[1] + 1]
 
 
 def validate(run: Run, valid: Sequence[Sample], fit: Fit) -> dict[str, float | int | None]:
