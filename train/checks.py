@@ -37,7 +37,9 @@ def missing(frames: Sequence[Frame]) -> tuple[list[str], list[str]]:
         else:
             gaps.append(f"{text}complete or remove these frames, or use what there is with --allow-missing")
     if not any(f.energy is not None or f.forces is not None for f in frames):
-        gaps.append("no frame has an energy or forces; name them with --energy-key or --forces-key")
+        gaps.append(
+            "no frame has energy or forces: nothing can be fitted; name them with --energy-key, --forces-key"
+        )
     return gaps, stress_gaps
 
 
@@ -259,8 +261,9 @@ def fingerprint(frame: Frame) -> str:
     atoms = frame.atoms
     digest = hashlib.sha256(np.asarray(atoms.numbers, dtype=np.int64).tobytes())
     for values in (atoms.positions, atoms.cell.array):
+        values = np.nan_to_num(values, posinf=0.0, neginf=0.0)
         # + 0.0 turns -0.0 into 0.0, which are equal but not in bytes
-        digest.update((np.round(np.nan_to_num(values) / SAME) + 0.0).tobytes())
+        digest.update((np.round(values / SAME) + 0.0).tobytes())
     digest.update(np.asarray(atoms.pbc, dtype=np.uint8).tobytes())
     return digest.hexdigest()
 

@@ -64,7 +64,7 @@ def inspect(
     problems += checks.zero_energies(frames)
     distance, found_overlaps, lonely = _geometry(frames, cutoff)
     problems += found_overlaps
-    warnings += [*checks.mixed_force_units(frames), *lonely, *found.notes]
+    warnings += [*checks.mixed_force_units(frames), *lonely]
     odd = checks.outliers(frames)
     if odd:
         shown = "; ".join(text for _, text in odd[:3])
@@ -77,6 +77,7 @@ def inspect(
         *_value_rows(frames),
         ("outliers", f"{len(odd)}"),
         ("duplicates", f"{len(same)} with equal labels, {len(different)} with different labels"),
+        *(("note", note) for note in found.notes),
     ]
     return LabelReport(_table(rows, problems, warnings), tuple(problems), tuple(warnings))
 
