@@ -21,7 +21,7 @@ _HOME = {
     "load": "checkpoint",
     "EquivCalculator": "calculator",
 }
-__all__ = [*_HOME, "__version__"]  # noqa: PLE0604
+__all__ = [*_HOME, "__version__"]
 
 if TYPE_CHECKING:
     from potential.calculator import EquivCalculator as EquivCalculator

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -12,6 +13,9 @@ from matscipy.neighbours import neighbour_list
 from torch import Tensor
 
 CLOSEST = 0.05  # Å; two atoms closer than this are a mistake in the file, not a structure
+MAX_BINS = 1e6  # of the neighbor search: some 10 MB
+
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 
 @dataclass(frozen=True)
@@ -58,18 +62,16 @@ def from_atoms(atoms: Atoms, cutoff: float) -> Graph:
     """
     check(atoms, cutoff)
     positions = atoms.get_positions()
-    pbc = np.asarray(atoms.pbc, dtype=bool)
+    pbc = np.array(atoms.pbc, dtype=bool)  # a copy: ASE writes into its own array
     cell = atoms.cell.array.copy()
-    i, j, r, image = neighbour_list(
-        "ijdS", positions=positions, cell=_search_cell(positions, cell, pbc, cutoff), pbc=pbc, cutoff=cutoff
-    )
-    keep = r < cutoff
-    i, j, r, image = i[keep], j[keep], r[keep], image[keep]
+    i, j, r, image = _search(positions, cell, pbc, cutoff)
     if len(r) and r.min() < CLOSEST:
         e = int(r.argmin())
+        one = f"atom {i[e]} ({atoms.symbols[i[e]]})"
+        other = f"atom {j[e]} ({atoms.symbols[j[e]]})" if i[e] != j[e] else "its own periodic image"
         raise ValueError(
-            f"atoms {i[e]} ({atoms.symbols[i[e]]}) and {j[e]} ({atoms.symbols[j[e]]}) are {r[e]:.4f} Å apart; "
-            f"atoms must be at least {CLOSEST} Å apart; remove the duplicate or correct the positions or the cell"
+            f"{one} and {other} are {r[e]:.4f} Å apart; atoms must be at least {CLOSEST} Å apart; "
+            "remove the duplicate or correct the positions or the cell"
         )
     order = np.argsort(i, kind="stable")
     return Graph(
@@ -93,35 +95,57 @@ def check(atoms: Atoms, cutoff: float) -> None:
     bad = np.flatnonzero(~np.isfinite(atoms.positions).all(axis=1))
     if len(bad):
         raise ValueError(
-            f"atom {bad[0]} ({atoms.symbols[bad[0]]}) is at {atoms.positions[bad[0]]}; positions must be finite; "
-            "look for a diverged simulation or a damaged file"
+            f"atom {bad[0]} ({atoms.symbols[bad[0]]}) is at {atoms.positions[bad[0]].tolist()}; "
+            "positions must be finite; look for a diverged simulation or a damaged file"
         )
     if not np.isfinite(atoms.cell.array).all():
         raise ValueError(f"the cell is {atoms.cell.array.tolist()}; it must be finite")
     periodic = atoms.cell.array[np.asarray(atoms.pbc, dtype=bool)]
-    if len(periodic) and np.linalg.svd(periodic, compute_uv=False)[-1] < 1e-6:
+    volume = float(np.prod(np.linalg.svd(periodic, compute_uv=False)))  # or area, or length
+    # Minkowski: one lattice vector is shorter than 1.13 volume^(1/k): an atom would meet its own image.
+    if len(periodic) and volume < (CLOSEST / 1.13) ** len(periodic):
         raise ValueError(
-            f"pbc is {atoms.pbc.tolist()} but the periodic lattice vectors {periodic.tolist()} span no volume; "
-            "give a cell, or set pbc=False for a molecule"
+            f"pbc is {atoms.pbc.tolist()} but the periodic lattice vectors {periodic.tolist()} "
+            "span no volume; give a cell, or set pbc=False for a molecule"
         )
 
 
-def _search_cell(
-    positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff: float
-) -> np.ndarray:
-    """A right-angled box of its own in every direction that is not periodic, so that any cell can be searched.
+def _search(positions: Array, cell: Array, pbc: Array, cutoff: float) -> tuple[Array, Array, Array, Array]:
+    """Center, neighbor, length (Å) and image of every pair closer than `cutoff`.
 
-    Edges cross only periodic directions, so the replaced vectors never enter r_ij.
+    The search sorts atoms into bins as wide as its cutoff. A structure that is nearly all vacuum would
+    need more bins than memory holds, so it is searched with wider ones.
+    """
+    box, positions = _search_box(positions, cell, pbc, cutoff)
+    # Atoms may be many cells away from home: bring them in, and put the crossings back afterwards.
+    inverse = np.linalg.inv(box)
+    home = np.where(pbc, np.floor(positions @ inverse), 0.0)
+    heights = 1.0 / np.linalg.norm(inverse, axis=0)
+    width = cutoff
+    while np.prod(np.maximum(heights / width, 1.0)) > MAX_BINS:
+        width *= 2.0
+    i, j, r, image = neighbour_list("ijdS", positions=positions - home @ box, cell=box, pbc=pbc, cutoff=width)
+    keep = r < cutoff
+    i, j = i[keep], j[keep]
+    return i, j, r[keep], image[keep] + home[i] - home[j]
+
+
+def _search_box(positions: Array, cell: Array, pbc: Array, cutoff: float) -> tuple[Array, Array]:
+    """The cell with a right-angled box in every direction that is not periodic, and positions in it.
+
+    Edges cross only periodic directions, so the replaced vectors never enter r_ij and the given ones may
+    be anything. The box is centered on the median atom; the search counts atoms outside to its outermost
+    bins, so a few that have flown away do not make it large.
     """
     if pbc.all():
-        return cell
-    full = cell.copy()
-    span = float(np.ptp(positions, axis=0).max()) + 2.0 * cutoff + 1.0
-    # An orthonormal basis whose first rows span the periodic directions; the rest is perpendicular to them.
-    periodic = cell[pbc]
-    rest = np.linalg.svd(periodic, full_matrices=True)[2][len(periodic) :] if len(periodic) else np.eye(3)
-    full[~pbc] = rest * span
-    return full
+        return cell, positions
+    # Orthonormal rows perpendicular to the periodic directions.
+    rest = np.linalg.svd(cell[pbc], full_matrices=True)[2][pbc.sum() :] if pbc.any() else np.eye(3)
+    along = positions @ rest.T
+    size = np.minimum(np.ptp(along, axis=0) + 2.0 * cutoff, MAX_BINS ** (1 / 3) * cutoff)
+    box = cell.copy()
+    box[~pbc] = rest * size[:, None]
+    return box, positions - (np.median(along, axis=0) - size / 2.0) @ rest
 
 
 def collate(graphs: Sequence[Graph]) -> Graph:

@@ -24,6 +24,8 @@ class EnergyModel(Protocol):
 
 @dataclass(frozen=True)
 class Prediction:
+    """What a potential says of a Graph."""
+
     energy: Tensor  # (n_systems,) eV, float64
     node_energy: Tensor  # (n_atoms,) eV, float64
     forces: Tensor  # (n_atoms, 3) eV/Å, float64
@@ -78,4 +80,5 @@ def stress(virial: Tensor, cell: Tensor, pbc: Tensor) -> Tensor:
             "periodic in all three directions; make the cell fully periodic or do not ask for stress"
         )
     symmetric = (virial + virial.transpose(1, 2)) / 2
-    return symmetric / torch.linalg.det(cell).abs()[:, None, None]
+    volume: Tensor = torch.linalg.det(cell).abs()
+    return symmetric / volume[:, None, None]

@@ -1,0 +1,78 @@
+"""EquivCalculator: a potential as an ASE calculator."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from ase import Atoms
+from ase.calculators.calculator import Calculator, all_changes
+from ase.stress import full_3x3_to_voigt_6_stress
+
+from potential.checkpoint import load
+from potential.graph import from_atoms
+from potential.model import Potential, recast
+from potential.physics import predict, stress
+
+
+class EquivCalculator(Calculator):  # type: ignore[misc]
+    """ASE calculator of a Potential: `atoms.calc = EquivCalculator("model.safetensors")`.
+
+    Results: energy, free_energy (the same), energies (eV, per atom), forces (eV/Å) and, for structures periodic in all
+    three directions, stress (eV/Å^3, Voigt order xx yy zz yz xz xy, tension positive).
+
+    Args:
+        model: a Potential (copied, so training it further changes nothing here), or the path of a saved one.
+        device: torch device; default: where the model is (CPU for a file).
+        dtype: "float32" or "float64"; default: the model's own.
+
+    Raises:
+        ValueError: elements the potential does not know, non-finite positions, atoms in the same place,
+            stress of a structure that is not fully periodic, a damaged file.
+    """
+
+    implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "energies", "forces", "stress"]
+
+    def __init__(
+        self,
+        model: Potential | Path | str,
+        device: torch.device | str | None = None,
+        dtype: str | None = None,
+    ):
+        super().__init__()
+        if dtype not in (None, "float32", "float64"):
+            raise ValueError(
+                f"dtype is {dtype!r}; it must be 'float32' or 'float64', or None for the model's own"
+            )
+        precision: torch.dtype | None = getattr(torch, dtype) if dtype else None
+        if isinstance(model, Potential):
+            potential = recast(model, precision or model.dtype)
+            potential = potential if device is None else potential.to(device)
+        else:
+            potential = load(model, device or "cpu", precision)
+        self.potential = potential.requires_grad_(False).eval()
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: list[str] | None = None,
+        system_changes: list[str] = all_changes,
+    ) -> None:
+        """Everything at once: one graph, one gradient."""
+        super().calculate(atoms, properties, system_changes)
+        self.results = {}
+        potential = self.potential
+        graph = from_atoms(self.atoms, potential.cutoff).to(next(potential.parameters()).device)
+        potential.check(graph.atomic_numbers)
+        prediction = predict(potential, graph)
+        results: dict[str, Any] = {
+            "energy": prediction.energy.item(),
+            "free_energy": prediction.energy.item(),
+            "energies": prediction.node_energy.cpu().numpy(),
+            "forces": prediction.forces.cpu().numpy(),
+        }
+        if "stress" in (properties or []) or bool(graph.pbc.all()):
+            full = stress(prediction.virial, graph.cell, graph.pbc)[0]
+            results["stress"] = full_3x3_to_voigt_6_stress(full.cpu().numpy())
+        self.results = results

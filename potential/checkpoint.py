@@ -1,0 +1,175 @@
+"""Save and load a potential: one file, JSON header + tensors (safetensors), verified when loaded.
+
+The header holds the format version, the package version, the units, the configuration, the statistics and a
+self-test: a reference structure with the energy, forces and stress that the saved potential gave. Loading executes
+nothing from the file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from ase import Atoms
+from torch import Tensor
+
+from potential import __version__
+from potential.graph import from_atoms
+from potential.model import Potential, Statistics, build, configuration
+from potential.physics import predict, stress
+
+FORMAT = 1
+UNITS = {"energy": "eV", "length": "Å", "forces": "eV/Å", "stress": "eV/Å^3"}
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-9}  # relative to the largest force or energy difference
+
+
+def write(path: Path | str, header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Write header and tensors as one safetensors file, completely or not at all."""
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    contiguous = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    try:
+        data = safetensors.torch.save(contiguous, metadata={"potential": json.dumps(header)})
+        with partial.open("wb") as f:
+            f.write(data)
+            f.flush()
+            os.fsync(f.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read(path: Path | str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Header and tensors of a file made by `write`.
+
+    Raises:
+        ValueError: no such file, not a safetensors file, truncated or corrupted, or without our header.
+    """
+    path = Path(path)
+    remedy = "give the path of a file written by potential.save or potential-train"
+    if not path.is_file():
+        raise ValueError(f"{path}: there is no such file; {remedy}")
+    data = path.read_bytes()
+    try:
+        tensors = safetensors.torch.load(data)
+        (length,) = struct.unpack("<Q", data[:8])
+        header = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["potential"])
+    except (safetensors.SafetensorError, struct.error, KeyError, ValueError, TypeError) as error:
+        raise ValueError(f"{path}: not a potential file, or a damaged one ({error}); {remedy}") from error
+    if not isinstance(header, dict):
+        raise ValueError(f"{path}: the header is {type(header).__name__}, expected a table; {remedy}")
+    return header, tensors
+
+
+def save(potential: Potential, path: Path | str, notes: dict[str, Any] | None = None) -> None:
+    """Save a potential with its self-test. `notes` (JSON) travel along under "notes"."""
+    header = {
+        "kind": "potential",
+        "format": FORMAT,
+        "version": __version__,
+        "dtype": str(potential.dtype).removeprefix("torch."),
+        "units": UNITS,
+        "config": configuration(potential),
+        "statistics": asdict(potential.statistics),
+        "self_test": _self_test(potential, _reference_structure(potential)),
+        "notes": notes or {},
+    }
+    write(path, header, potential.state_dict())
+
+
+def load(path: Path | str, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> Potential:
+    """Load a potential, run its self-test, and put it on `device` in `dtype` (default: as saved).
+
+    Raises:
+        ValueError: a damaged file, another kind of file, a newer format, or a self-test that gives other numbers.
+    """
+    header, tensors = read(path)
+    if header.get("kind") != "potential":
+        raise ValueError(
+            f"{path}: holds {header.get('kind')!r}, expected a potential; in a run directory that is model.safetensors"
+        )
+    if header.get("format") != FORMAT:
+        raise ValueError(
+            f"{path}: format {header.get('format')}, written by version {header.get('version')}; this version "
+            f"{__version__} reads format {FORMAT}; install a newer equiv-potential, or save the model again with this one"
+        )
+    try:
+        saved = DTYPES[header["dtype"]]
+        facts = dict(header["statistics"])
+        statistics = Statistics(
+            tuple(facts.pop("elements")),
+            tuple(facts.pop("e0")),
+            facts.pop("scale"),
+            facts.pop("mean_neighbors"),
+        )
+        potential = build(header["config"], statistics, dtype=dtype or saved)
+        potential.load_state_dict(tensors)
+        test = header["self_test"]
+        structure = Atoms(test["numbers"], test["positions"], cell=test["cell"], pbc=True)
+    except (KeyError, TypeError, RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"{path}: the file does not describe a potential of this version: {error}"
+        ) from error
+    potential = potential.to(device)
+    _verify(
+        potential,
+        structure,
+        test,
+        TOLERANCE[torch.float32 if torch.float32 in (saved, dtype) else saved],
+        path,
+    )
+    return potential.eval()
+
+
+def _reference_structure(potential: Potential) -> Atoms:
+    """A dense periodic jumble of all elements with neighbors at every distance up to the cutoff."""
+    n = max(6, len(potential.statistics.elements))
+    side = potential.cutoff * 1.1
+    rng = np.random.default_rng(0)
+    elements = [potential.statistics.elements[k % len(potential.statistics.elements)] for k in range(n)]
+    grid = np.stack(np.meshgrid(*[np.arange(int(np.ceil(n ** (1 / 3))))] * 3, indexing="ij"), -1).reshape(
+        -1, 3
+    )[:n]
+    spacing = side / int(np.ceil(n ** (1 / 3)))
+    positions = grid * spacing + rng.uniform(-0.15, 0.15, (n, 3)) * spacing
+    return Atoms(elements, positions, cell=np.diag([side, side * 1.1, side * 0.95]), pbc=True)
+
+
+def _self_test(potential: Potential, atoms: Atoms) -> dict[str, Any]:
+    graph = from_atoms(atoms, potential.cutoff).to(next(potential.parameters()).device)
+    p = predict(potential, graph)
+    return {
+        "numbers": atoms.numbers.tolist(),
+        "positions": atoms.positions.tolist(),
+        "cell": atoms.cell.array.tolist(),
+        "energy": p.energy.tolist(),
+        "forces": p.forces.tolist(),
+        "stress": stress(p.virial, graph.cell, graph.pbc).tolist(),
+    }
+
+
+def _verify(
+    potential: Potential, atoms: Atoms, test: dict[str, Any], tolerance: float, path: Path | str
+) -> None:
+    now = _self_test(potential, atoms)
+    e0 = dict(zip(potential.statistics.elements, potential.statistics.e0, strict=True))
+    bound = abs(test["energy"][0] - sum(e0[s] for s in atoms.get_chemical_symbols()))
+    for key in ("energy", "forces", "stress"):
+        expected, got = np.asarray(test[key]), np.asarray(now[key])
+        size = max(
+            bound if key == "energy" else float(np.abs(expected).max()), potential.statistics.scale * 1e-3
+        )
+        error = float(np.abs(got - expected).max()) if got.shape == expected.shape else np.inf
+        if not error <= tolerance * size:
+            raise ValueError(
+                f"{path}: self-test failed: {key} differs by {error:.2e} {UNITS[key]} from the saved value "
+                f"(allowed {tolerance * size:.1e}); the file is damaged or was written by an incompatible version"
+            )

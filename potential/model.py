@@ -1,0 +1,129 @@
+"""Potential = network + head + Statistics: energies per atom in eV."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import torch
+from ase.data import atomic_numbers as number_of
+from ase.data import chemical_symbols
+from torch import Tensor, nn
+
+from potential.heads import EnergyHead
+from potential.networks import NETWORKS, Network
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Facts of the training data, measured, never configured."""
+
+    elements: tuple[str, ...]  # the position in this list is the species index
+    e0: tuple[float, ...]  # eV, energy of the isolated atom of each element
+    scale: float  # eV, the network's unit of energy
+    mean_neighbors: float  # per atom, within the cutoff
+
+    def __post_init__(self) -> None:
+        if len(self.elements) != len(self.e0) or not self.elements:
+            raise ValueError(f"{len(self.elements)} elements but {len(self.e0)} e0; give one e0 per element")
+        if not self.scale > 0:
+            raise ValueError(f"scale is {self.scale} eV; it must be positive")
+
+
+class Potential(nn.Module):
+    """Energy per atom of any structure made of `statistics.elements`.
+
+    energy_i = e0[species_i] + scale * (u_i - u_alone[species_i]), where u_alone is what the network says of an
+    atom without neighbors: an isolated atom has exactly its e0. The last line is float64.
+    """
+
+    species_of: Tensor
+
+    def __init__(self, network: Network, head: nn.Module, statistics: Statistics):
+        super().__init__()
+        self.network = network
+        self.head, self.statistics = head, statistics
+        species_of = torch.full((len(chemical_symbols) + 1,), -1)
+        species_of[[number_of[e] for e in statistics.elements]] = torch.arange(len(statistics.elements))
+        self.register_buffer("species_of", species_of, persistent=False)
+
+    @property
+    def cutoff(self) -> float:
+        """Reach of one layer in Å: what a neighbor list must hold."""
+        return float(self.network.config.cutoff)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.parameters()).dtype
+
+    def check(self, atomic_numbers: Tensor) -> None:
+        """Refuse elements that the potential was not fitted to."""
+        unknown = torch.unique(atomic_numbers[self.species_of[atomic_numbers] < 0]).tolist()
+        if unknown:
+            raise ValueError(
+                f"atoms contain {', '.join(chemical_symbols[z] for z in unknown)}, but this potential was trained on "
+                f"{', '.join(self.statistics.elements)}; use one trained on these elements or fit a new one"
+            )
+
+    def forward(self, vectors: Tensor, atomic_numbers: Tensor, center: Tensor, neighbor: Tensor) -> Tensor:
+        """Energies (n_atoms,) in eV, float64, from edge vectors (n_edges, 3) in Å."""
+        species = self.species_of[atomic_numbers]
+        e0 = torch.tensor(self.statistics.e0, dtype=torch.float64, device=species.device)
+        n_atoms, n_species = len(species), len(e0)
+        alone = torch.arange(n_species, device=species.device)
+        features = self.network(vectors, torch.cat([species, alone]), center, neighbor)
+        output: Tensor = self.head(features).double()
+        energy, energy_alone = torch.split(output, [n_atoms, n_species])
+        return e0[species] + self.statistics.scale * (energy - energy_alone[species])
+
+
+def build(
+    config: Mapping[str, Any], statistics: Statistics, seed: int = 0, dtype: torch.dtype = torch.float32
+) -> Potential:
+    """A potential with random weights: `config` is {"network": name, dial: value, ...}.
+
+    The global random state is left as it was. Use `recast`, not `.double()`, to raise the precision afterwards.
+
+    Raises:
+        ValueError: an unknown network or dial, with the nearest known one.
+    """
+    dials = dict(config)
+    name = dials.pop("network", "equivariant")
+    if name not in NETWORKS:
+        raise ValueError(
+            f"there is no network {name!r}{suggestion(name, NETWORKS)}; there are {', '.join(NETWORKS)}"
+        )
+    config_type, network_type = NETWORKS[name]
+    known = [f.name for f in fields(config_type)]
+    for key in dials:
+        if key not in known:
+            raise ValueError(
+                f"[model] has no setting {key!r}{suggestion(key, known)}; it has {', '.join(known)}"
+            )
+    settings = config_type(**dials)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        network = network_type(settings, len(statistics.elements), statistics.mean_neighbors)
+        head = EnergyHead(network.irreps_out)
+    return Potential(network, head, statistics).to(dtype)
+
+
+def recast(potential: Potential, dtype: torch.dtype) -> Potential:
+    """The same potential in another precision, its constants (couplings, quadrature) exact in that precision."""
+    copy = build(configuration(potential), potential.statistics, dtype=dtype)
+    copy.load_state_dict(potential.state_dict())
+    return copy.to(next(potential.parameters()).device)
+
+
+def configuration(potential: Potential) -> dict[str, Any]:
+    """What `build` needs to make this potential again."""
+    name = next(n for n, (_, network) in NETWORKS.items() if type(potential.network) is network)
+    return {"network": name, **asdict(potential.network.config)}
+
+
+def suggestion(word: str, known: Any) -> str:
+    """`; did you mean 'cutoff'?`, or nothing."""
+    close = difflib.get_close_matches(str(word), list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,255 @@
+"""The flagship: equivariant message passing in which every heavy step is a matrix product.
+
+One layer, for atom i with neighbors j (algebra after ACE/MACE; the product after Gaunt tensor products):
+
+    D_i[lm, k, c]  = sum_j  Y_lm(r_ij) phi_k(r_ij) m_j[c]           density: one product of matrices per atom
+    A_i[l3, c]     = sum_paths CG(l2, l1 -> l3) D_i[l2, k, (l1, c')] W[path, k c', c]
+    B_i(s)         = prod_n ( b_n[species_i] + (V_n A_i)(s) )       point by point on a grid of the sphere
+    h_i'[l, c]     = U_l B_i[l] + S_l (s[species_i] h_i[l])
+
+Neighbors are summed first and channels mixed afterwards. The constants b_n make one product of `correlation`
+factors hold every lower order too. The quadrature is exact for the degree, hence exactly equivariant.
+
+Symbols: phi radial functions, Y spherical harmonics, m messages (a linear map of h; of the species in the
+first layer), W `mix`, V `factors`, b `offset`, U `update`, S s `skip`.
+
+Sources: Drautz, PRB 99, 014104 (2019) (density trick); Batatia et al., MACE, NeurIPS 2022 (message passing with
+many-body messages); Luo et al., Gaunt tensor products, ICLR 2024 (products on the sphere).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from e3nn import o3
+from torch import Tensor, nn
+
+from potential.irreps import (
+    coupling_matrix,
+    coupling_paths,
+    harmonics_table,
+    sphere_grid,
+    spherical_harmonics,
+)
+from potential.radial import bessel, envelope
+
+
+@dataclass(frozen=True)
+class EquivariantConfig:
+    """Dials of the network. `channels` sets the width, `cutoff` (Å) the reach of one layer."""
+
+    channels: int = 64
+    message_channels: int = 32
+    vector_channels: int = 16
+    lmax: int = 3
+    hidden_lmax: int = 1
+    correlation: int = 3
+    n_layers: int = 2
+    n_radial: int = 8
+    cutoff: float = 5.0
+
+    def __post_init__(self) -> None:
+        limits = {
+            "channels": (1, 4096),
+            "message_channels": (1, 4096),
+            "vector_channels": (1, 4096),
+            "lmax": (1, 3),
+            "hidden_lmax": (0, 3),
+            "correlation": (1, 4),
+            "n_layers": (1, 4),
+            "n_radial": (1, 64),
+        }
+        for name, (low, high) in limits.items():
+            value = getattr(self, name)
+            if type(value) is not int or not low <= value <= high:
+                raise ValueError(f"{name} is {value!r}; it must be an integer from {low} to {high}")
+        if not 0 < self.cutoff < 100:
+            raise ValueError(f"cutoff is {self.cutoff!r}; it must be a length in Å between 0 and 100")
+        if self.hidden_lmax > self.lmax:
+            raise ValueError(
+                f"hidden_lmax {self.hidden_lmax} exceeds lmax {self.lmax}; raise lmax or lower hidden_lmax"
+            )
+
+
+def matrix(*shape: int) -> nn.Parameter:
+    """A weight (..., n_in, n_out) that keeps unit variance."""
+    return nn.Parameter(torch.randn(*shape, dtype=torch.float64) / math.sqrt(shape[-2]))
+
+
+def orders(x: Tensor, lmax: int) -> tuple[Tensor, ...]:
+    """Views of the components of each order l = 0 ... lmax along the first axis."""
+    return torch.split(x, [2 * l + 1 for l in range(lmax + 1)])
+
+
+class Density(nn.Module):
+    """D and A of the module's equation: messages (n_atoms, width) -> ((lmax+1)^2, n_atoms, channels)."""
+
+    def __init__(self, config: EquivariantConfig, message: list[int]):
+        """`message`: channels of the messages of order 0, 1, ..."""
+        super().__init__()
+        self.config, self.message = config, message
+        n_paths = [len(coupling_paths(l1, config.lmax, config.lmax)) for l1 in range(len(message))]
+        fan_in = [0] * (config.lmax + 1)
+        self.mix = nn.ParameterList()
+        for l1, width in enumerate(message):
+            self.mix.append(matrix(n_paths[l1], config.n_radial * width, config.channels))
+            for _, l3 in coupling_paths(l1, config.lmax, config.lmax):
+                fan_in[l3] += 1
+            if l1 > 0:
+                self.register_buffer(
+                    f"couple_{l1}", coupling_matrix(l1, config.lmax, config.lmax), persistent=False
+                )
+        self.norm = [1 / math.sqrt(n) for n in fan_in]
+
+    def forward(self, basis: Tensor, messages: Tensor, neighbor: Tensor) -> Tensor:
+        c = self.config
+        n_atoms, n_slots, _ = basis.shape
+        sent = messages.index_select(0, neighbor).view(n_atoms, n_slots, -1)
+        density = torch.bmm(basis.transpose(1, 2), sent).view(n_atoms, (c.lmax + 1) ** 2, c.n_radial, -1)
+        mixed: list[list[Tensor]] = [[] for _ in range(c.lmax + 1)]
+        parts = torch.split(density, [(2 * l1 + 1) * width for l1, width in enumerate(self.message)], dim=-1)
+        for l1, (part, width) in enumerate(zip(parts, self.message, strict=True)):
+            if l1 == 0:
+                coupled = part.transpose(0, 1).reshape((c.lmax + 1) ** 2, n_atoms, -1)
+            else:
+                part = (
+                    part.view(*part.shape[:-1], 2 * l1 + 1, width)
+                    .permute(1, 3, 0, 2, 4)
+                    .reshape(-1, n_atoms * c.n_radial * width)
+                )
+                coupled = (getattr(self, f"couple_{l1}") @ part).view(-1, n_atoms, c.n_radial * width)
+            l3s = [l3 for _, l3 in coupling_paths(l1, c.lmax, c.lmax)]
+            blocks = torch.split(coupled, [2 * l3 + 1 for l3 in l3s])
+            for l3, block, weight in zip(l3s, blocks, self.mix[l1], strict=True):
+                mixed[l3].append(block @ weight)
+        return torch.cat([sum(terms[1:], terms[0]) * self.norm[l] for l, terms in enumerate(mixed)])
+
+
+class Product(nn.Module):
+    """B of the module's equation: ((lmax+1)^2, n_atoms, channels) -> ((lmax_out+1)^2, n_atoms, channels)."""
+
+    to_grid: Tensor
+    from_grid: Tensor
+
+    def __init__(self, config: EquivariantConfig, lmax_out: int, n_species: int):
+        super().__init__()
+        self.config, self.lmax_out = config, lmax_out
+        n, c = config.correlation, config.channels
+        self.factors = matrix(config.lmax + 1, c, n * c)
+        offset = torch.ones(n_species, n, c, dtype=torch.float64)
+        offset[:, 0] = 0
+        self.offset = nn.Parameter(offset.flatten(1))
+        to_grid, from_grid = sphere_grid(config.lmax, lmax_out, n * config.lmax + lmax_out)
+        self.register_buffer("to_grid", to_grid.contiguous(), persistent=False)
+        self.register_buffer("from_grid", from_grid.contiguous(), persistent=False)
+
+    def forward(self, density: Tensor, species: Tensor) -> Tensor:
+        n, c = self.config.correlation, self.config.channels
+        n_atoms = density.shape[1]
+        fields = [x @ w for x, w in zip(orders(density, self.config.lmax), self.factors, strict=True)]
+        fields[0] = fields[0] + self.offset[species]
+        if n == 1:
+            return torch.cat(fields[: self.lmax_out + 1])
+        values = (self.to_grid @ torch.cat(fields).flatten(1)).view(-1, n_atoms, n, c).unbind(2)
+        product = math.prod(values[1:], start=values[0])
+        return (self.from_grid @ product.flatten(1)).view(-1, n_atoms, c)
+
+
+class Layer(nn.Module):
+    """One round of message passing: features of each order in, features of each order out."""
+
+    def __init__(self, config: EquivariantConfig, n_species: int, first: bool, last: bool):
+        super().__init__()
+        c = config
+        lmax_in = 0 if first else c.hidden_lmax
+        self.lmax_out = 0 if last else c.hidden_lmax
+        widths_in = [n_species] if first else [c.channels, *[c.vector_channels] * lmax_in]
+        message = [n_species] if first else [c.message_channels, *[c.vector_channels] * lmax_in]
+        self.widths = [c.channels, *[c.vector_channels] * self.lmax_out]
+        self.send = (
+            nn.ParameterList()
+            if first
+            else nn.ParameterList(matrix(a, b) for a, b in zip(widths_in, message, strict=True))
+        )
+        self.density = Density(c, message)
+        self.product = Product(c, self.lmax_out, n_species)
+        self.update = nn.ParameterList(matrix(c.channels, width) for width in self.widths)
+        shared = min(lmax_in, self.lmax_out) + 1
+        self.skip = nn.ParameterList(matrix(widths_in[l], self.widths[l]) for l in range(shared))
+        self.skip_scale = nn.ParameterList(
+            nn.Parameter(torch.ones(n_species, widths_in[l], dtype=torch.float64)) for l in range(shared)
+        )
+
+    def forward(
+        self, features: list[Tensor], species: Tensor, basis: Tensor, neighbor: Tensor
+    ) -> list[Tensor]:
+        sent = [h @ w for h, w in zip(features, self.send, strict=True)] if len(self.send) else features
+        n_atoms = len(species)
+        messages = torch.cat([m.transpose(0, 1).reshape(n_atoms, -1) for m in sent], dim=1)
+        product = self.product(self.density(basis, messages, neighbor), species)
+        out = [b @ w for b, w in zip(orders(product, self.lmax_out), self.update, strict=True)]
+        for l, (scale, w) in enumerate(zip(self.skip_scale, self.skip, strict=True)):
+            out[l] = out[l] + (features[l] * scale[species]) @ w
+        return out
+
+
+class Equivariant(nn.Module):
+    """Features per atom: the invariant channels of every layer, shape (n_atoms, n_layers * channels).
+
+    Args:
+        n_species: number of elements.
+        mean_neighbors: average number of neighbors within the cutoff; scales sums over neighbors.
+    """
+
+    harmonics: Tensor
+    identity: Tensor
+
+    def __init__(self, config: EquivariantConfig, n_species: int, mean_neighbors: float):
+        super().__init__()
+        self.config = config
+        self.irreps_out = o3.Irreps(f"{config.n_layers * config.channels}x0e")
+        self.scale = 2.0 / math.sqrt(max(mean_neighbors, 1.0))
+        self.layers = nn.ModuleList(
+            Layer(config, n_species, first=t == 0, last=t == config.n_layers - 1)
+            for t in range(config.n_layers)
+        )
+        self.register_buffer("harmonics", harmonics_table(config.lmax), persistent=False)
+        self.register_buffer("identity", torch.eye(n_species, dtype=torch.float64), persistent=False)
+
+    def edge_basis(self, vectors: Tensor) -> Tensor:
+        """Y_lm(r_ij) phi_k(r_ij): (..., 3) -> (..., (lmax+1)^2 * n_radial)."""
+        c = self.config
+        lengths = torch.linalg.vector_norm(vectors, dim=-1)
+        radial = bessel(lengths, c.n_radial, c.cutoff) * (self.scale * envelope(lengths, c.cutoff)).unsqueeze(
+            -1
+        )
+        angular = spherical_harmonics(vectors / lengths.unsqueeze(-1), self.harmonics, c.lmax)
+        return (angular.unsqueeze(-1) * radial.unsqueeze(-2)).flatten(-2)
+
+    def forward(self, vectors: Tensor, species: Tensor, center: Tensor, neighbor: Tensor) -> Tensor:
+        padded, slots = pad(vectors, center, neighbor, len(species), self.config.cutoff)
+        basis = self.edge_basis(padded)
+        features = [self.identity[species].unsqueeze(0)]
+        scalars = []
+        for layer in self.layers:
+            features = layer(features, species, basis, slots)
+            scalars.append(features[0].squeeze(0))
+        return torch.cat(scalars, dim=1)
+
+
+def pad(
+    vectors: Tensor, center: Tensor, neighbor: Tensor, n_atoms: int, cutoff: float
+) -> tuple[Tensor, Tensor]:
+    """Edges as a table of (n_atoms, most neighbors): vectors (n_atoms, n_slots, 3), neighbors (n_atoms * n_slots,).
+
+    Empty slots hold a vector beyond the cutoff, where the envelope and its derivatives vanish.
+    """
+    degree = torch.bincount(center, minlength=n_atoms)
+    n_slots = max(int(degree.max()), 1)
+    first = torch.cumsum(degree, 0) - degree
+    slot = torch.arange(len(center), device=center.device) - first[center] + center * n_slots
+    beyond = vectors.new_tensor([2 * cutoff, 0.0, 0.0]).expand(n_atoms * n_slots, 3)
+    table = neighbor.new_zeros(n_atoms * n_slots).index_copy(0, slot, neighbor)
+    return beyond.index_copy(0, slot, vectors).view(n_atoms, n_slots, 3), table

@@ -1,0 +1,296 @@
+"""The report says what the files of a run say, opens without a network, and survives what is absent."""
+
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from plotly.offline import get_plotlyjs
+
+from train.charts import MAX_POINTS, force_by_element
+from train.report import draw, page
+from train.run_directory import energy_zero, read
+from train.sections import frame_errors
+
+FILES = {"learning_curve.png", "parity.png", "report.html"}
+ERRORS = {
+    "energy_rmse": 1.234,
+    "energy_mae": 0.987,
+    "energy_rmse_per_structure": 11.11,
+    "forces_rmse": 45.67,
+    "forces_mae": 33.21,
+    "stress_rmse": 0.7654,
+    "stress_mae": 0.4321,
+}
+SUMMARY: dict[str, Any] = {
+    "command": "potential-train --train '<b>.xyz'",
+    "date": "2025-01-01T12:00:00",
+    "version": "0.1.0",
+    "seed": 3,
+    "preset": "small",
+    "parameters": 54321,
+    "seconds": 754.2,
+    "why": ["Batch of 4 because 12 < 100 frames & no more."],
+    "labels": "energy: 12 of 12 frames\nforces: <all>",
+    "e0": {"H": -13.6, "O": -2042.0},
+}
+PLOTLY = get_plotlyjs()
+WATER = np.array([8, 1, 1])
+
+
+class Page(HTMLParser):
+    """Attributes of all elements, and the text of the tables row by row."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.rows: list[list[str]] = []
+        self.in_cell = False
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+            self.in_cell = True
+
+    def handle_endtag(self, tag: str) -> None:
+        self.in_cell = self.in_cell and tag not in ("td", "th")
+
+    def handle_data(self, data: str) -> None:
+        if self.in_cell:
+            self.rows[-1][-1] += data
+
+
+def write_set(file: h5py.File, name: str, n_frames: int, error: float) -> None:
+    """Water molecules whose energies are wrong by `error` eV and forces by `error` eV/Å in x."""
+    random = np.random.default_rng(n_frames)
+    n = 3 * n_frames
+    forces, stress = random.normal(size=(n, 3)), random.normal(size=(n_frames, 3, 3))
+    energy = -2069.2 - 10.0 + random.normal(size=n_frames)
+    group = file.create_group(name)
+    group.attrs["source"] = "data/<b>.xyz" if name == "train" else f"data/{name}.xyz"
+    for key, values in {
+        "n_atoms": np.full(n_frames, 3),
+        "frame": np.arange(n_frames) + 100,
+        "energy_reference": energy,
+        "energy_predicted": energy + error,
+        "stress_reference": stress,
+        "stress_predicted": stress + 1e-3 * error,
+        "atomic_numbers": np.tile(WATER, n_frames),
+        "forces_reference": forces,
+        "forces_predicted": forces + np.array([error, 0.0, 0.0]),
+    }.items():
+        group[key] = values
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """A run with every file of the contract."""
+    sizes = {"train": 12, "valid": 4, "hot": 5}
+    errors = {
+        name: {"frames": n} | {key: value * (1 + index) for key, value in ERRORS.items()}
+        for index, (name, n) in enumerate(sizes.items())
+    }
+    (tmp_path / "summary.json").write_text(json.dumps(SUMMARY | {"errors": errors}))
+    (tmp_path / "config.toml").write_text('[model]\ncutoff = 5.0\nnote = "<i>"\n')
+    columns = [f"{name}_{key}_rmse" for name in ("train", "valid") for key in ("energy", "forces", "stress")]
+    lines = [
+        json.dumps({"epoch": i, "step": 10 * i, "lr": 0.01 / (i + 1)} | dict.fromkeys(columns, 9.0 / (i + 1)))
+        for i in range(6)
+    ]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    with h5py.File(tmp_path / "predictions.h5", "w") as file:
+        for index, (name, n_frames) in enumerate(sizes.items()):
+            write_set(file, name, n_frames, 0.01 * (index + 1))
+    return tmp_path
+
+
+def edit(directory: Path, **changes: Any) -> None:
+    path = directory / "summary.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def forget(directory: Path, *keys: str) -> None:
+    """Set labels to NaN in the predictions and to null in the summary, as for a set without them."""
+    with h5py.File(directory / "predictions.h5", "r+") as file:
+        for group in file.values():
+            for key in keys:
+                group[f"{key}_reference"][...] = np.nan
+    errors = json.loads((directory / "summary.json").read_text())["errors"]
+    for row in errors.values():
+        row.update({key: None for key in row if key.split("_")[0] in keys})
+    edit(directory, errors=errors)
+
+
+def drawn(directory: Path) -> str:
+    """Draw; the page without plotly's own code, after checking what holds for every run."""
+    before = {path.name for path in directory.iterdir()}
+    made = draw(directory)
+    assert set(made) == FILES
+    assert {path.name for path in directory.iterdir()} == before | FILES
+    assert made["learning_curve.png"].read_bytes().startswith(b"\x89PNG")
+    assert made["parity.png"].read_bytes().startswith(b"\x89PNG")
+    text = made["report.html"].read_text(encoding="utf-8")
+    assert text.count(PLOTLY) == 1
+    text = text.replace(PLOTLY, "")
+    elements = Page(text).elements
+    places = {values["id"] for _, values in elements if "plot" in (values.get("class") or "").split()}
+    assert places == set(charts(text))
+    assert "NaN" not in json.dumps(charts(text))
+    return text
+
+
+def written(directory: Path) -> str:
+    """The page alone, without plotly's own code."""
+    return page(read(directory)).replace(PLOTLY, "")
+
+
+def charts(text: str) -> dict[str, Any]:
+    found = re.search(r'id="charts">(.*?)</script>', text, re.DOTALL)
+    assert found is not None
+    return dict(json.loads(found[1]))
+
+
+def test_error_table_says_what_the_summary_says(directory: Path) -> None:
+    found = Page(written(directory))
+    errors = json.loads((directory / "summary.json").read_text())["errors"]
+    for name, expected in errors.items():
+        row = next(row for row in found.rows if row[0] == name)
+        assert [float(cell.replace(",", "")) for cell in row[1:]] == pytest.approx(
+            [expected["frames"], *(expected[key] for key in ERRORS)], rel=1e-3
+        )
+
+
+def test_headline_quotes_the_test_set(directory: Path) -> None:
+    text = written(directory)
+    assert "54,321 parameters" in text
+    assert "12 frames of &lt;b&gt;.xyz (H, O)" in text
+    assert "On the test hot its errors are 3.702 meV/atom in the energy, 137 meV/Å in the forces" in text
+
+
+def test_page_loads_nothing_and_fits_a_phone(directory: Path) -> None:
+    elements = Page(drawn(directory)).elements
+    loaded = [values.get(key) or "" for _, values in elements for key in ("src", "href")]
+    assert [address for address in loaded if address] == ["data:,"]
+    assert ("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}) in elements
+
+
+def test_everything_read_is_escaped(directory: Path) -> None:
+    with h5py.File(directory / "predictions.h5", "r+") as file:
+        file.move("hot", "</script><b>")
+    edit(directory, why=["<script>alert(1)</script>"], command="<b>", e0={"<b>": 1.0})
+    text = drawn(directory)
+    assert "<b>" not in text
+    assert "<script>alert" not in text
+    assert "<i>" not in text
+    assert "&lt;all&gt;" in text
+
+
+@pytest.mark.parametrize("absent", [("stress",), ("forces", "stress"), ("energy", "forces", "stress")])
+def test_labels_may_be_absent(directory: Path, absent: tuple[str, ...]) -> None:
+    forget(directory, *absent)
+    text = drawn(directory)
+    for key in ("energy", "forces", "stress"):
+        assert (f"{key} RMSE<small>" in text) == (key not in absent)
+
+
+def test_datasets_may_be_missing(directory: Path) -> None:
+    with h5py.File(directory / "predictions.h5", "r+") as file:
+        for group in file.values():
+            for key in [key for key in group if key.startswith(("forces", "stress"))]:
+                del group[key]
+    assert "Energy relative to isolated atoms (E0)" in written(directory)
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "predictions.h5"])
+def test_files_may_be_missing(directory: Path, name: str) -> None:
+    (directory / name).unlink()
+    drawn(directory)
+
+
+def test_a_summary_may_be_almost_empty(directory: Path) -> None:
+    (directory / "summary.json").write_text("{}")
+    (directory / "config.toml").unlink()
+    assert "Energy relative to the mean label" in written(directory)
+
+
+def test_one_validation_at_step_zero_and_a_torn_line(directory: Path) -> None:
+    (directory / "metrics.jsonl").write_text(
+        '{"step": 0, "lr": 0.0, "valid_energy_rmse": 3.0}\n{"step": 10, "va'
+    )
+    assert len(read(directory).metrics) == 1
+    drawn(directory)
+
+
+def test_one_frame_and_no_tests(directory: Path) -> None:
+    with h5py.File(directory / "predictions.h5", "w") as file:
+        write_set(file, "train", 1, 0.0)
+    edit(directory, errors={"train": {"frames": 1}, "valid": {"frames": 0, "energy_rmse": 1.5}})
+    assert "the validation frames also chose the best model" in drawn(directory)
+
+
+def test_many_points_are_thinned_and_the_page_says_so(directory: Path) -> None:
+    with h5py.File(directory / "predictions.h5", "r+") as file:
+        write_set(file, "large", 600, 0.02)
+    text = written(directory)
+    assert f"Forces, large: {MAX_POINTS:,} of 5,400 points are drawn" in text
+    assert max(len(trace["x"]) for chart in charts(text).values() for trace in chart["data"]) == MAX_POINTS
+    assert text == written(directory)
+
+
+def test_hover_names_set_frame_atom_and_element(directory: Path) -> None:
+    run, text = read(directory), written(directory)
+    forces = charts(text)["parity-1"]["data"][2]
+    assert forces["hovertemplate"].startswith("hot, frame")
+    error, frame, atom, element = forces["customdata"][5 * 3 + 0]
+    one = run.sets[2]
+    assert (error, frame, atom, element) == (pytest.approx(30.0), one.frame[1], 2, "H")
+
+
+def test_errors_by_element_and_by_frame(directory: Path) -> None:
+    run = read(directory)
+    table = force_by_element(run)
+    assert list(table) == ["H", "O"]
+    assert table["H"]["hot"] == (10, pytest.approx(30.0 / np.sqrt(3.0)))
+    name, frame, n_atoms, *errors = frame_errors(run.sets[2])[0]
+    assert (name, frame, n_atoms) == ("hot", 100, 3)
+    assert errors == pytest.approx([10.0, 30.0 / np.sqrt(3.0), 30.0])
+
+
+def test_energies_are_relative_to_e0(directory: Path) -> None:
+    name, zeros = energy_zero(read(directory))
+    assert name == "isolated atoms (E0)"
+    assert zeros[0] == pytest.approx((2 * -13.6 - 2042.0) / 3)
+
+
+def test_mistakes_are_explained(directory: Path) -> None:
+    with h5py.File(directory / "predictions.h5", "r+") as file:
+        del file["hot/energy_reference"]
+        file["hot/energy_reference"] = np.zeros(2)
+    with pytest.raises(ValueError, match="'energy_reference' of set 'hot' has 2 rows, expected 5"):
+        draw(directory)
+    (directory / "summary.json").unlink()
+    with pytest.raises(ValueError, match=r"holds no summary\.json"):
+        draw(directory)
+
+
+def test_a_bad_line_of_the_metrics_is_named(directory: Path) -> None:
+    (directory / "metrics.jsonl").write_text('{"step"\n{"step": 1}\n')
+    with pytest.raises(ValueError, match=r"line 1 of .*metrics\.jsonl"):
+        draw(directory)
+
+
+def test_drawing_needs_neither_torch_nor_pyplot(directory: Path) -> None:
+    code = "import sys; from pathlib import Path; from train.report import draw; draw(Path(sys.argv[1])); "
+    code += "assert not {'torch', 'matplotlib.pyplot'} & set(sys.modules)"
+    root = Path(__file__).parents[1]
+    subprocess.run([sys.executable, "-c", code, str(directory)], check=True, cwd=root)

@@ -1,0 +1,140 @@
+"""potential-train: from a data file to a potential. Nothing heavy is imported before the arguments are read."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from train.config import Config, parse_assignment, read_toml, update
+
+EXAMPLES = """examples:
+  potential-train train.xyz
+  potential-train train.xyz --test test.xyz --minutes 10 --output water
+  potential-train train.xyz --preset medium --epochs 200 --set model.cutoff=6.0
+  potential-train --resume --output water
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        prog="potential-train",
+        description="Train an equivariant interatomic potential on structures with energies and forces. "
+        "Labels, settings and the length of the run are found from the data; every option is optional.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    p.add_argument(
+        "train", nargs="?", help="training structures: extxyz or anything ase.io reads, also .xz, .gz, .bz2"
+    )
+    p.add_argument(
+        "--valid", metavar="FILE", help="validation structures (default: a tenth of the training file)"
+    )
+    p.add_argument(
+        "--test", metavar="FILE", action="extend", nargs="+", help="report the errors on these files too"
+    )
+    p.add_argument("--minutes", type=float, help="wall time to train for")
+    p.add_argument("--epochs", type=int, help="passes over the training frames, instead of --minutes")
+    p.add_argument(
+        "--preset", help="size of the network: tiny, small, medium or large (default: from the data)"
+    )
+    p.add_argument("--seed", type=int, help="of weights, split and shuffling (default: 0)")
+    p.add_argument("--device", help="cpu or cuda (default: cpu)")
+    p.add_argument(
+        "--output", metavar="DIR", help="run directory (default: the name of the training file + '-run')"
+    )
+    p.add_argument(
+        "--resume", action="store_true", help="continue the run in --output; more --epochs make it longer"
+    )
+    p.add_argument(
+        "--dry-run", action="store_true", help="check the labels, show every choice, measure, stop"
+    )
+    p.add_argument(
+        "--config",
+        metavar="FILE",
+        help="TOML with sections [data], [model], [fit], as in config.toml of a run",
+    )
+    p.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="e.g. model.channels=64, fit.ema=0.999",
+    )
+    labels = p.add_argument_group("labels (found and assumed eV, Å unless given)")
+    for key in ("energy", "forces", "stress"):
+        labels.add_argument(
+            f"--{key}-key", metavar="NAME", help=f"name of the {key} in the file; 'none' to leave it out"
+        )
+    labels.add_argument("--energy-unit", metavar="UNIT", help="eV, meV, Ha, Ry, kcal/mol or kJ/mol")
+    labels.add_argument("--length-unit", metavar="UNIT", help="Ang or Bohr")
+    labels.add_argument(
+        "--allow-missing", action="store_true", help="accept labels that only some frames have"
+    )
+    return p
+
+
+def configuration(args: argparse.Namespace) -> tuple[Config, Path]:
+    """Defaults, then the run's or the given TOML file, then options, then --set.
+
+    Raises:
+        ValueError: no training file, unknown settings, a resumed run that is not there.
+    """
+    config = Config()
+    if args.resume:
+        directory = Path(args.output or (f"{stem(args.train)}-run" if args.train else "."))
+        if not (directory / "config.toml").is_file():
+            raise ValueError(f"{directory} holds no run (no config.toml); give its directory with --output")
+        config = update(config, read_toml(str(directory / "config.toml")))
+    if args.config:
+        config = update(config, read_toml(args.config))
+    length = (
+        {"epochs": args.epochs or 0, "minutes": args.minutes or 0.0} if args.epochs or args.minutes else {}
+    )
+    given: dict[str, dict[str, Any]] = {
+        "data": {
+            "train": args.train,
+            "valid": args.valid,
+            "test": args.test,
+            "energy_key": args.energy_key,
+            "forces_key": args.forces_key,
+            "stress_key": args.stress_key,
+            "energy_unit": args.energy_unit,
+            "length_unit": args.length_unit,
+            "allow_missing": args.allow_missing or None,
+        },
+        "model": {"preset": args.preset},
+        "fit": {"seed": args.seed, "device": args.device, **length},
+    }
+    config = update(
+        config, {s: {k: v for k, v in values.items() if v is not None} for s, values in given.items()}
+    )
+    for text in args.set:
+        section, key, value = parse_assignment(text)
+        config = update(config, {section: {key: value}})
+    if not config.data.train:
+        raise ValueError("no training file; give one, for example: potential-train train.xyz")
+    return config, Path(args.output or f"{stem(config.data.train)}-run")
+
+
+def stem(path: str) -> str:
+    """`data/train_300K.xyz.xz` -> `train_300K`."""
+    return Path(path).name.split(".")[0]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point; returns the exit code: 0 done, 1 an error that was explained, 130 stopped by Ctrl-C and saved."""
+    args = parser().parse_args(arguments)
+    try:
+        config, directory = configuration(args)
+        from train.fit import fit
+
+        result = fit(config, directory, args.resume, args.dry_run)
+    except ValueError as error:
+        print(f"potential-train: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("potential-train: interrupted before training began; nothing was written", file=sys.stderr)
+        return 130
+    return 130 if result.get("outcome") == "stopped" else 0

@@ -1,0 +1,198 @@
+"""The settings of a run: plain dataclasses, TOML, --set section.key=value, errors that suggest the right name."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+PRESETS: dict[str, dict[str, int]] = {
+    "tiny": {"channels": 16, "message_channels": 16, "vector_channels": 8, "lmax": 2, "correlation": 2},
+    "small": {"channels": 64, "message_channels": 32, "vector_channels": 16},
+    "medium": {"channels": 128, "message_channels": 64, "vector_channels": 32},
+    "large": {"channels": 192, "message_channels": 96, "vector_channels": 48, "hidden_lmax": 2},
+}
+
+
+@dataclass(frozen=True)
+class Data:
+    """[data]: which files, and where their labels are."""
+
+    train: str = ""  # file with the training frames
+    valid: str = ""  # file with validation frames; empty: split off the training file
+    test: tuple[str, ...] = ()  # files to report errors on
+    valid_fraction: float = 0.1  # part of the training file kept for validation
+    energy_key: str = ""  # name of the energy in the file; empty: find it
+    forces_key: str = ""
+    stress_key: str = ""
+    energy_unit: str = "eV"  # eV, meV, Ha, Ry, kcal/mol or kJ/mol
+    length_unit: str = "Ang"  # Ang or Bohr
+    forces_unit: str = ""  # such as Ha/Bohr; empty: energy_unit / length_unit
+    stress_unit: str = ""  # such as GPa, kbar; empty: energy_unit / length_unit^3
+    allow_missing: bool = False  # accept frames without a label that other frames have
+
+
+@dataclass(frozen=True)
+class Fit:
+    """[fit]: how to train. Weights multiply mean squared errors in units of the force RMS."""
+
+    epochs: int = 0  # 0: from `minutes`, or chosen from the data
+    minutes: float = 0.0  # wall time of training; 0: from `epochs`
+    batch_size: int = 0  # structures per step; 0: chosen from the data
+    optimizer: str = "soap"  # soap or adamw
+    learning_rate: float = 0.01
+    weight_decay: float = 0.0
+    warmup_steps: int = 100
+    decay: float = 0.6  # last part of the run, over which the learning rate falls to zero
+    loss: str = "mse"  # mse or huber
+    huber_delta: float = 0.01  # in units of the scale
+    energy_weight: float = 1.0  # of the energy per atom
+    forces_weight: float = 1.0
+    stress_weight: float = 0.1  # of the virial per atom
+    clip: float = 10.0  # largest norm of the gradient
+    ema: float = 0.99  # decay of the moving average of the weights
+    patience: int = 200  # epochs without a better validation error before stopping
+    seed: int = 0
+    device: str = "cpu"
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True)
+class Config:
+    data: Data = field(default_factory=Data)
+    model: Mapping[str, Any] = field(default_factory=dict)  # preset, network and its dials
+    fit: Fit = field(default_factory=Fit)
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """`; did you mean 'cutoff'?`, or nothing."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def read_toml(path: str) -> dict[str, Any]:
+    """Sections of a TOML file.
+
+    Raises:
+        ValueError: no such file, or not TOML.
+    """
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(
+            f"{path}: there is no such configuration file; give the path of a TOML file"
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not a TOML file: {error}") from error
+
+
+def parse_assignment(text: str) -> tuple[str, str, Any]:
+    """`model.channels=64` -> ("model", "channels", 64); values are written as in TOML, quotes may be left out."""
+    name, equals, value = text.partition("=")
+    section, dot, key = name.strip().partition(".")
+    if not equals or not dot:
+        raise ValueError(f"--set {text}: expected section.key=value, for example --set model.channels=64")
+    try:
+        return section, key, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return section, key, value.strip()
+
+
+def update(config: Config, changes: Mapping[str, Mapping[str, Any]]) -> Config:
+    """The configuration with `changes` ({section: {key: value}}) made.
+
+    Raises:
+        ValueError: an unknown section or key, with the nearest known one, or a value of another type.
+    """
+    sections: dict[str, Any] = {"data": config.data, "fit": config.fit}
+    model = dict(config.model)
+    for section, values in changes.items():
+        if not isinstance(values, Mapping):
+            raise ValueError(
+                f"{section!r} stands outside a section; the sections are [data], [model] and [fit]"
+            )
+        if section == "model":
+            model.update(values)
+        elif section in sections:
+            settings = sections[section]
+            checked = {k: _checked(section, settings, k, v) for k, v in values.items()}
+            sections[section] = replace(settings, **checked)
+        else:
+            names = ("data", "model", "fit")
+            raise ValueError(
+                f"there is no section [{section}]{suggest(section, names)}; there are {', '.join(names)}"
+            )
+    return Config(data=sections["data"], model=model, fit=sections["fit"])
+
+
+def _checked(section: str, settings: Any, key: str, value: Any) -> Any:
+    known = {f.name: getattr(settings, f.name) for f in fields(settings)}
+    if key not in known:
+        raise ValueError(
+            f"[{section}] has no setting {key!r}{suggest(key, known)}; it has {', '.join(known)}"
+        )
+    wanted = type(known[key])
+    if wanted is float and type(value) is int:
+        return float(value)
+    if wanted is tuple and isinstance(value, list) and all(isinstance(v, str) for v in value):
+        return tuple(value)
+    if type(value) is not wanted:
+        kind = {"tuple": "list of strings", "str": "string", "float": "number", "int": "whole number"}
+        name = kind.get(wanted.__name__, wanted.__name__)
+        raise ValueError(f"[{section}] {key} is {value!r}; expected a {name} such as {known[key]!r}")
+    return value
+
+
+CHOICES = {"optimizer": ("soap", "adamw"), "loss": ("mse", "huber"), "dtype": ("float32", "float64")}
+
+
+def check(config: Config) -> None:
+    """Refuse values that cannot work together.
+
+    Raises:
+        ValueError: naming the setting, what it was and what it may be.
+    """
+    fit = config.fit
+    for key, allowed in CHOICES.items():
+        value = getattr(fit, key)
+        if value not in allowed:
+            raise ValueError(
+                f"[fit] {key} is {value!r}{suggest(value, allowed)}; it must be one of {', '.join(allowed)}"
+            )
+    if fit.epochs and fit.minutes:
+        raise ValueError(
+            f"both epochs = {fit.epochs} and minutes = {fit.minutes} are given; give one, the other follows"
+        )
+    for key in ("epochs", "minutes", "batch_size", "weight_decay", "warmup_steps", "energy_weight", "forces_weight",
+                "stress_weight", "patience"):  # fmt: skip
+        if not getattr(fit, key) >= 0:
+            raise ValueError(f"[fit] {key} is {getattr(fit, key)}; it cannot be negative")
+    for key in ("learning_rate", "huber_delta", "clip"):
+        if not getattr(fit, key) > 0:
+            raise ValueError(f"[fit] {key} is {getattr(fit, key)}; it must be positive")
+    for section, key, high in (("fit", "ema", 1.0), ("fit", "decay", 1.0), ("data", "valid_fraction", 0.9)):
+        value = getattr(getattr(config, section), key)
+        if not 0 < value <= high:
+            raise ValueError(f"[{section}] {key} is {value}; it must be above 0 and at most {high}")
+    preset = config.model.get("preset", "small")
+    if preset not in PRESETS:
+        raise ValueError(
+            f"there is no preset {preset!r}{suggest(str(preset), PRESETS)}; there are {', '.join(PRESETS)}"
+        )
+
+
+def to_toml(config: Config) -> str:
+    """The configuration as TOML text that `read_toml` and `update` take back unchanged."""
+    import tomli_w
+
+    return tomli_w.dumps(
+        {"data": asdict(config.data), "model": dict(config.model), "fit": asdict(config.fit)}
+    )

@@ -1,0 +1,83 @@
+"""Predictions of a potential on labelled frames, and the errors they make."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from potential.model import Potential
+from potential.physics import predict
+from train.batches import Sample, in_order
+
+EVALUATION_ATOMS = 600  # atoms per batch
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Reference and prediction of a set; NaN where a label is absent."""
+
+    n_atoms: np.ndarray  # (n_frames,)
+    atomic_numbers: np.ndarray  # (n_atoms_total,)
+    energy: np.ndarray  # (n_frames, 2) eV: reference, predicted
+    forces: np.ndarray  # (n_atoms_total, 3, 2) eV/Å
+    stress: np.ndarray  # (n_frames, 3, 3, 2) eV/Å^3; prediction NaN without full periodicity
+
+
+def evaluate(potential: Potential, samples: Sequence[Sample], device: str) -> Predictions:
+    """Predict every structure. The potential is used as it is, without copying it."""
+    parts: list[tuple[np.ndarray, ...]] = []
+    for b in in_order(samples, EVALUATION_ATOMS, device):
+        p = predict(potential, b.graph)
+        volume = np.abs(np.linalg.det(b.graph.cell.cpu().numpy()))
+        volume[~b.graph.pbc.all(dim=1).cpu().numpy()] = np.nan
+        volume[volume == 0] = np.nan
+        virial = p.virial.detach().cpu().numpy()
+        predicted_stress = (virial + virial.transpose(0, 2, 1)) / 2 / volume[:, None, None]
+        t = b.target
+        parts.append(
+            (
+                b.graph.n_atoms.cpu().numpy(),
+                b.graph.atomic_numbers.cpu().numpy(),
+                np.stack([t.energy.cpu().numpy(), p.energy.cpu().numpy()], -1),
+                np.stack([t.forces.cpu().numpy(), p.forces.detach().cpu().numpy()], -1),
+                np.stack([t.stress.cpu().numpy(), predicted_stress], -1),
+            )
+        )
+    return Predictions(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def errors(p: Predictions) -> dict[str, float | int | None]:
+    """RMSE and MAE: energy meV/atom (RMSE per structure too, meV), forces meV/Å, stress meV/Å^3; None if unlabelled."""
+    out: dict[str, float | int | None] = {"frames": len(p.n_atoms)}
+    energy = 1e3 * (p.energy[:, 1] - p.energy[:, 0])
+    forces = 1e3 * (p.forces[..., 1] - p.forces[..., 0])
+    stress = 1e3 * (p.stress[..., 1] - p.stress[..., 0])
+    for name, difference in (("energy", energy / p.n_atoms), ("forces", forces), ("stress", stress)):
+        known = difference[np.isfinite(difference)]
+        out[f"{name}_rmse"] = float(np.sqrt(np.mean(known**2))) if known.size else None
+        out[f"{name}_mae"] = float(np.mean(np.abs(known))) if known.size else None
+    known = energy[np.isfinite(energy)]
+    out["energy_rmse_per_structure"] = float(np.sqrt(np.mean(known**2))) if known.size else None
+    return out
+
+
+def write_predictions(path: Path, sets: Mapping[str, tuple[Predictions, str, np.ndarray]]) -> None:
+    """Write predictions.h5: {set name: (predictions, source file, frame indices)}, completely or not at all."""
+    import h5py
+
+    partial = path.with_name(f".{path.name}.partial")
+    with h5py.File(partial, "w") as file:
+        for name, (p, source, frame) in sets.items():
+            group = file.create_group(name)
+            group.attrs["source"] = source
+            group["frame"] = frame
+            group["n_atoms"] = p.n_atoms
+            group["atomic_numbers"] = p.atomic_numbers
+            for label in ("energy", "forces", "stress"):
+                values = getattr(p, label)
+                for column, kind in enumerate(("reference", "predicted")):
+                    group.create_dataset(f"{label}_{kind}", data=values[..., column], compression="gzip")
+    partial.replace(path)

@@ -1,0 +1,180 @@
+"""From files to a run directory: read, check, choose, train, evaluate, report."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from potential import __version__
+from potential.checkpoint import save
+from potential.model import Potential
+from train.batches import Sample, prepare
+from train.config import Config, check, to_toml
+from train.display import Display, duration
+from train.evaluate import errors, evaluate, write_predictions
+from train.loop import Task, continue_run, run_epochs
+from train.plan import choose_fit, choose_model, elements, make_potential, measure, seconds_per_step
+from train.report import draw
+from train.run import Run, make_plan, start
+from train.sets import Sets, read_sets, split_record
+from train.statistics import E0Fit, fit_e0
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run made ready: every choice made, nothing trained or written yet."""
+
+    config: Config
+    directory: Path
+    sets: Sets
+    samples: Mapping[str, list[Sample]]
+    potential: Potential
+    e0: E0Fit
+    task: Task
+    display: Display
+    why: tuple[str, ...]
+
+
+def prepare_job(config: Config, directory: Path) -> Job:
+    """Read, check and choose.
+
+    Raises:
+        ValueError: anything wrong with files, labels or settings.
+    """
+    check(config)
+    sets = read_sets(config)
+    train = sets.frames["train"]
+    model, why_model = choose_model(config, train)
+    settings, why_fit = choose_fit(config.fit, train)
+    samples = {name: prepare(frames, float(model["cutoff"])) for name, frames in sets.frames.items()}
+    e0 = fit_e0(train, elements(train), sets.isolated)
+    potential = make_potential(model, measure(train, samples["train"], e0), settings)
+    for name, frames in sets.frames.items():
+        for frame, sample in zip(frames, samples[name], strict=True):
+            try:
+                potential.check(sample.graph.atomic_numbers.to(settings.device))
+            except ValueError as error:
+                raise ValueError(f"{frame.name}: {error}") from error
+    plan = make_plan(settings, -(-len(train) // settings.batch_size))
+    display = Display(plan)
+    names = [f"{f.source} frame {f.index}" for f in train]
+    task = Task(samples["train"], samples["valid"], names, settings, plan, directory, display.tell)
+    config = replace(config, model=model, fit=settings)
+    why = (*sets.why, *why_model, *why_fit, e0.text, _estimate(potential, task))
+    return Job(config, directory, sets, samples, potential, e0, task, display, why)
+
+
+def _estimate(potential: Potential, task: Task) -> str:
+    seconds = seconds_per_step(potential, task)
+    plan = task.plan
+    steps = plan.total_steps or plan.seconds / seconds
+    length = steps * seconds if plan.epochs else plan.seconds
+    n = sum(p.numel() for p in potential.parameters())
+    return (
+        f"{n:,} parameters; {1e3 * seconds:.0f} ms a step measured; {round(steps):,} steps "
+        f"({steps / plan.n_batches:.0f} epochs of {plan.n_batches} batches) in about {duration(length)}"
+    )
+
+
+def fit(config: Config, directory: Path, resume: bool = False, dry_run: bool = False) -> dict[str, Any]:
+    """Train a potential and leave the run directory described in ARCHITECTURE.md; returns what it found.
+
+    Raises:
+        ValueError: anything wrong with files, labels, settings or the directory; nothing is half-written then.
+    """
+    if not resume and not dry_run and directory.exists() and any(directory.iterdir()):
+        raise ValueError(
+            f"{directory} exists and is not empty; continue it with --resume, or give another --output"
+        )
+    job = prepare_job(config, directory)
+    display = job.display
+    if not dry_run:
+        directory.mkdir(parents=True, exist_ok=True)
+        display.log = directory / "log.txt"
+        _write(directory / "config.toml", to_toml(job.config))
+        _write(directory / "split.json", json.dumps(split_record(job.sets, job.config.fit.seed)))
+    display.say("\n".join([job.sets.labels, "", *job.why, ""]))
+    if dry_run:
+        return {"why": list(job.why)}
+    run = start(job.potential, job.config.fit)
+    if resume:
+        display.say(continue_run(run, job.task))
+    with display:
+        outcome = run_epochs(run, job.task)
+    if outcome == "stopped":
+        display.say(f"stopped and saved; continue with: potential-train --resume --output {directory}")
+        return {"outcome": outcome}
+    if outcome == "early":
+        display.say(f"stopped early: no better validation error for {job.config.fit.patience} epochs")
+    return finish(run, job)
+
+
+def finish(run: Run, job: Job) -> dict[str, Any]:
+    """Save the best model, its predictions and errors on every set, plots and report; print the table."""
+    potential, fit = job.potential, job.config.fit
+    potential.load_state_dict(run.best_weights)
+    predictions = {name: evaluate(potential, samples, fit.device) for name, samples in job.samples.items()}
+    table = {name: errors(p) for name, p in predictions.items()}
+    save(potential, job.directory / "model.safetensors", notes={"errors": table, "epoch": run.best_epoch})
+    write_predictions(
+        job.directory / "predictions.h5",
+        {
+            name: (p, job.sets.frames[name][0].source, np.array([f.index for f in job.sets.frames[name]]))
+            for name, p in predictions.items()
+        },
+    )
+    summary = {
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "version": __version__,
+        "seed": fit.seed,
+        "preset": job.config.model["preset"],
+        "parameters": sum(p.numel() for p in potential.parameters()),
+        "seconds": round(run.seconds, 1),
+        "why": list(job.why),
+        "labels": job.sets.labels,
+        "e0": job.e0.e0,
+        "errors": table,
+    }
+    _write(job.directory / "summary.json", json.dumps(summary, indent=1))
+    files = draw(job.directory)
+    job.display.say(errors_text(table))
+    job.display.say(f"best model: epoch {run.best_epoch}, {job.directory / 'model.safetensors'}")
+    job.display.say("look at: " + ", ".join(str(path) for path in files.values()))
+    return summary
+
+
+def errors_text(table: Mapping[str, Mapping[str, float | int | None]]) -> str:
+    """The table of errors that ends a run."""
+    columns = [
+        ("energy_rmse", "E RMSE meV/atom"),
+        ("energy_rmse_per_structure", "meV/structure"),
+        ("energy_mae", "E MAE meV/atom"),
+        ("forces_rmse", "F RMSE meV/Å"),
+        ("forces_mae", "F MAE meV/Å"),
+        ("stress_rmse", "S RMSE meV/Å^3"),
+    ]
+    shown = [(key, title) for key, title in columns if any(row[key] is not None for row in table.values())]
+    width = max(len("set"), *(len(name) for name in table))
+    lines = ["", "  ".join([f"{'set':<{width}}", "frames", *(title for _, title in shown)])]
+    for name, row in table.items():
+        cells = [
+            f"{row[key]:{len(title)}.2f}" if row[key] is not None else f"{'-':>{len(title)}}"
+            for key, title in shown
+        ]
+        lines.append("  ".join([f"{name:<{width}}", f"{row['frames']:6d}", *cells]))
+    return "\n".join([*lines, ""])
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)

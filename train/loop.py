@@ -1,0 +1,200 @@
+"""The training loop: schedule, moving average, validation, early stopping, and exact resume."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+
+from potential.physics import predict
+from train.batches import Sample, batch, shuffled
+from train.config import Fit
+from train.evaluate import errors, evaluate
+from train.loss import differences, penalties, total
+from train.run import Plan, Run, load_state, save_state
+
+VALIDATE_STEPS = 50  # validate at the first end of an epoch that is at least this many steps after the last
+SAVE_SECONDS = 10.0  # least time between two saves of the state
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C and SIGTERM become a question, so that a step is never cut in two."""
+    asked: list[int] = []
+
+    def ask(number: int, _: FrameType | None) -> None:
+        asked.append(number)
+
+    old = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for s, handler in old.items():
+            signal.signal(s, handler)
+
+
+def train_step(run: Run, samples: Sequence[Sample], fit: Fit, rate: float) -> None:
+    """One update of weights and moving average.
+
+    Raises:
+        ValueError: the loss or its gradient is not finite.
+    """
+    for group in run.optimizer.param_groups:
+        group["lr"] = fit.learning_rate * rate
+    b = batch(samples, fit.device)
+    run.optimizer.zero_grad(set_to_none=True)
+    difference = differences(predict(run.potential, b.graph, create_graph=True), b.graph, b.target)
+    loss = total(penalties(difference, fit, run.potential.statistics.scale), fit)
+    loss.backward()  # type: ignore[no-untyped-call]
+    norm = torch.nn.utils.clip_grad_norm_(run.potential.parameters(), fit.clip)
+    if not math.isfinite(float(norm)) or not math.isfinite(float(loss)):
+        raise ValueError(
+            f"step {run.step}: the loss is {float(loss)} and the norm of its gradient {float(norm)}"
+        )
+    run.optimizer.step()
+    run.ema.update()
+    run.step += 1
+    for name, (d, known) in difference.items():
+        old = run.sums.get(name, [0.0, 0])
+        run.sums[name] = [old[0] + float(d.detach().square().sum()), old[1] + int(known.sum())]
+    old = run.sums.get("loss", [0.0, 0])
+    run.sums["loss"] = [old[0] + float(loss.detach()), old[1] + 1]
+
+
+def validate(run: Run, valid: Sequence[Sample], fit: Fit) -> dict[str, float | int | None]:
+    """One line of metrics; keeps the averaged weights if they are the best so far."""
+    with run.ema.average_parameters():
+        e = errors(evaluate(run.potential, valid, fit.device))
+        terms = [(fit.energy_weight, e["energy_rmse"]), (fit.forces_weight, e["forces_rmse"])]
+        score = sum(weight * value**2 for weight, value in terms if value is not None)
+        if score < run.best:
+            run.best, run.best_epoch = score, run.epoch
+            run.best_weights = {k: v.detach().clone() for k, v in run.potential.state_dict().items()}
+    line: dict[str, float | int | None] = {
+        "epoch": run.epoch,
+        "step": run.step,
+        "seconds": round(run.seconds, 2),
+    }
+    line["lr"] = run.optimizer.param_groups[0]["lr"]
+    line["loss"] = run.sums["loss"][0] / run.sums["loss"][1]
+    for name in ("energy", "forces"):
+        square, n = run.sums[name]
+        line[f"train_{name}_rmse"] = 1e3 * math.sqrt(square / n) if n else None
+    for name in ("energy", "forces", "stress"):
+        line[f"valid_{name}_rmse"], line[f"valid_{name}_mae"] = e[f"{name}_rmse"], e[f"{name}_mae"]
+    run.sums, run.validated = {}, run.step
+    return line
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a run trains on, where it writes, and whom it tells."""
+
+    train: Sequence[Sample]
+    valid: Sequence[Sample]
+    names: Sequence[str]  # of the training samples, for error messages
+    fit: Fit
+    plan: Plan
+    directory: Path
+    tell: Callable[
+        [Run, dict[str, Any] | None], None
+    ]  # after every step, and with a line after every validation
+
+
+def run_epochs(run: Run, task: Task) -> str:
+    """Train until the plan is done, early stopping, or a stop signal; says which: done, early, stopped.
+
+    The state is saved on the way and at the end, so that nothing is lost.
+    """
+    plan, fit = task.plan, task.fit
+    saved = begun = time.monotonic()
+    before = run.seconds
+    trunk = task.directory / "trunk.safetensors"
+    with stop_signals() as stopping:
+        while plan.done(run) < 1:
+            batches = shuffled(len(task.train), fit.batch_size, fit.seed, run.epoch)
+            while run.position < len(batches) and plan.done(run) < 1:
+                if plan.decaying(run) and not trunk.exists():
+                    save_state(run, trunk)
+                index = batches[run.position]
+                try:
+                    train_step(run, [task.train[i] for i in index], fit, plan.rate(run))
+                except ValueError as error:
+                    names = ", ".join(task.names[i] for i in index)
+                    raise ValueError(
+                        f"{error}; the batch held {names}; look at these frames, or lower --set fit.learning_rate"
+                    ) from error
+                run.position += 1
+                run.seconds = before + time.monotonic() - begun
+                task.tell(run, None)
+                if stopping():
+                    save_state(run, task.directory / "state.safetensors")
+                    return "stopped"
+            run.epoch, run.position = run.epoch + 1, 0
+            if run.step - run.validated >= VALIDATE_STEPS or plan.done(run) >= 1:
+                line = validate(run, task.valid, fit)
+                append_metrics(task.directory, line)
+                task.tell(run, line)
+                if run.epoch - run.best_epoch > fit.patience:
+                    save_state(run, task.directory / "state.safetensors")
+                    return "early"
+                if time.monotonic() - saved > SAVE_SECONDS:
+                    save_state(run, task.directory / "state.safetensors")
+                    saved = time.monotonic()
+    save_state(run, task.directory / "state.safetensors")
+    return "done"
+
+
+def append_metrics(directory: Path, line: dict[str, Any]) -> None:
+    """One JSON line and one CSV line."""
+    with (directory / "metrics.jsonl").open("a", encoding="utf-8") as f:
+        f.write(json.dumps(line) + "\n")
+    table = directory / "metrics.csv"
+    new = not table.exists()
+    with table.open("a", encoding="utf-8") as f:
+        if new:
+            f.write(",".join(line) + "\n")
+        f.write(",".join("" if v is None else str(v) for v in line.values()) + "\n")
+
+
+def cut_metrics(directory: Path, step: int) -> None:
+    """Drop the lines of steps that a resumed run will make again."""
+    path = directory / "metrics.jsonl"
+    lines = (
+        [json.loads(text) for text in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    )
+    for name in ("metrics.jsonl", "metrics.csv"):
+        (directory / name).unlink(missing_ok=True)
+    for line in lines:
+        if line["step"] <= step:
+            append_metrics(directory, line)
+
+
+def continue_run(run: Run, task: Task) -> str:
+    """Load the state to go on from. A run made longer goes on from where its learning rate began to fall,
+    so that 3 epochs and then 6 are the same as 6 at once."""
+    state, trunk = task.directory / "state.safetensors", task.directory / "trunk.safetensors"
+    if trunk.exists():
+        load_state(run, trunk)
+        if not task.plan.decaying(run):
+            trunk.unlink()
+            cut_metrics(task.directory, run.step)
+            return (
+                f"longer than before: going on after step {run.step}, where the learning rate began to fall"
+            )
+    if state.exists():
+        load_state(run, state)
+    elif not trunk.exists():
+        cut_metrics(task.directory, -1)
+        return "no state was saved yet: starting from the beginning"
+    cut_metrics(task.directory, run.step)
+    return f"continuing after epoch {run.epoch}, step {run.step}"

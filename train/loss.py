@@ -1,0 +1,93 @@
+"""What a fit minimises: weighted errors of energy per atom, forces and virial per atom, as sums and counts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from potential.graph import Graph
+from potential.physics import Prediction
+from train.config import Fit
+from train.dataset import Frame
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Labels of the structures of a Graph; NaN where a label is absent. Absent is not zero."""
+
+    energy: Tensor  # (n_systems,) eV
+    forces: Tensor  # (n_atoms, 3) eV/Å
+    stress: Tensor  # (n_systems, 3, 3) eV/Å^3
+
+    def to(self, device: str) -> Targets:
+        return Targets(self.energy.to(device), self.forces.to(device), self.stress.to(device))
+
+
+def targets(frame: Frame) -> Targets:
+    """The labels of one frame as tensors."""
+    nothing = np.full((len(frame.atoms), 3), np.nan)
+    return Targets(
+        energy=torch.tensor([np.nan if frame.energy is None else frame.energy], dtype=torch.float64),
+        forces=torch.from_numpy(
+            nothing if frame.forces is None else np.array(frame.forces, dtype=np.float64)
+        ),
+        stress=torch.from_numpy(
+            np.full((1, 3, 3), np.nan)
+            if frame.stress is None
+            else np.array(frame.stress, dtype=np.float64)[None]
+        ),
+    )
+
+
+def collate_targets(parts: Sequence[Targets]) -> Targets:
+    return Targets(
+        torch.cat([t.energy for t in parts]),
+        torch.cat([t.forces for t in parts]),
+        torch.cat([t.stress for t in parts]),
+    )
+
+
+def differences(prediction: Prediction, graph: Graph, target: Targets) -> dict[str, tuple[Tensor, Tensor]]:
+    """Prediction minus label with the mask of what is labelled: energy and virial per atom (eV), forces (eV/Å)."""
+    n_atoms = graph.n_atoms.to(torch.float64)
+    volume = torch.linalg.det(graph.cell).abs()
+    pairs = {
+        "energy": ((prediction.energy - target.energy) / n_atoms, target.energy),
+        "forces": (prediction.forces - target.forces, target.forces),
+        "stress": (
+            (prediction.virial - target.stress * volume[:, None, None]) / n_atoms[:, None, None],
+            target.stress,
+        ),
+    }
+    out = {}
+    for name, (difference, label) in pairs.items():
+        known = torch.isfinite(label)
+        out[name] = (torch.where(known, difference, torch.zeros_like(difference)), known)
+    return out
+
+
+def penalties(
+    difference: dict[str, tuple[Tensor, Tensor]], fit: Fit, scale: float
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Sum of penalties and count of labels for each target, in units of `scale` (eV)."""
+    out = {}
+    for name, (d, known) in difference.items():
+        x = d / scale
+        if fit.loss == "huber":
+            delta = fit.huber_delta  # scaled to x^2 near zero, so that weights mean the same as with mse
+            x = torch.where(x.abs() < delta, x**2, delta * (2 * x.abs() - delta))
+        else:
+            x = x**2
+        out[name] = (x.sum(), known.sum())
+    return out
+
+
+def total(sums: dict[str, tuple[Tensor, Tensor]], fit: Fit) -> Tensor:
+    """The loss: sum over targets of weight * sum / count; one division per target, none for absent labels."""
+    weights = {"energy": fit.energy_weight, "forces": fit.forces_weight, "stress": fit.stress_weight}
+    terms = [weights[name] * s / n.clamp(min=1) for name, (s, n) in sums.items()]
+    return torch.stack(terms).sum()

@@ -1,0 +1,98 @@
+"""Choices made from the data, each with its reason: elements, cutoff, preset, batch size, length of the run."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ase.data import atomic_numbers
+
+from potential.graph import from_atoms
+from potential.model import Potential, Statistics, build
+from train.batches import Sample, force_rms, mean_neighbors
+from train.config import PRESETS, Config, Fit
+from train.dataset import Frame
+from train.loop import Task, train_step
+from train.run import start
+from train.statistics import E0Fit
+
+STEPS = 15000  # updates of a run whose length is not given
+
+
+def elements(frames: Sequence[Frame]) -> tuple[str, ...]:
+    """Symbols in order of Z."""
+    symbols = {s for frame in frames for s in frame.atoms.get_chemical_symbols()}
+    return tuple(sorted(symbols, key=lambda s: int(atomic_numbers[s])))
+
+
+def choose_model(config: Config, frames: Sequence[Frame]) -> tuple[dict[str, Any], list[str]]:
+    """The network's settings: preset and cutoff from the data where they are not given, and why."""
+    given = dict(config.model)
+    why = []
+    n_labels = sum(3 * len(f.atoms) * (f.forces is not None) + (f.energy is not None) for f in frames)
+    preset = given.pop("preset", None)
+    if preset is None:
+        preset = "tiny" if n_labels < 2000 else "small" if n_labels < 3_000_000 else "medium"
+        why.append(f"preset {preset}: {n_labels:,} labels (energies and force components) to learn from")
+    model = {"network": "equivariant", **PRESETS[preset], **given}
+    if "cutoff" not in given:
+        some = frames[:: max(1, len(frames) // 20)]
+        density = sum(len(from_atoms(f.atoms, 5.0).center) for f in some) / sum(len(f.atoms) for f in some)
+        model["cutoff"] = 6.0 if density < 8 else 5.0 if density < 70 else 4.5
+        why.append(f"cutoff {model['cutoff']} Å: {density:.0f} neighbors per atom within 5 Å")
+    return {"preset": preset, **model}, why
+
+
+def choose_fit(fit: Fit, frames: Sequence[Frame]) -> tuple[Fit, list[str]]:
+    """Batch size and length of the run where they are not given, and why."""
+    why = []
+    if not fit.batch_size:
+        mean_atoms = sum(len(f.atoms) for f in frames) / len(frames)
+        size = max(1, min(16, round(75 / mean_atoms), len(frames) // 4))
+        fit = replace(fit, batch_size=size)
+        why.append(f"batch size {size}: structures of {mean_atoms:.0f} atoms on average")
+    if not fit.epochs and not fit.minutes:
+        n_batches = math.ceil(len(frames) / fit.batch_size)
+        fit = replace(fit, epochs=max(10, math.ceil(STEPS / n_batches)))
+        why.append(f"{fit.epochs} epochs: about {STEPS:,} updates of {n_batches} batches an epoch")
+    return fit, why
+
+
+def measure(frames: Sequence[Frame], samples: Sequence[Sample], e0: E0Fit) -> Statistics:
+    """The facts a potential carries: elements, E0, the force RMS as energy scale, mean neighbors."""
+    names = elements(frames)
+    scale = force_rms(samples)
+    if not scale > 0:  # no forces: the spread of the energies per atom
+        rest = [
+            (f.energy - sum(e0.e0[s] for s in f.atoms.get_chemical_symbols())) / len(f.atoms)
+            for f in frames
+            if f.energy is not None
+        ]
+        mean = sum(rest) / len(rest)
+        scale = math.sqrt(sum((x - mean) ** 2 for x in rest) / len(rest)) or 1.0
+    return Statistics(names, tuple(e0.e0[s] for s in names), scale, max(mean_neighbors(samples), 1.0))
+
+
+def make_potential(model: Mapping[str, Any], statistics: Statistics, fit: Fit) -> Potential:
+    """The untrained potential of a run."""
+    import torch
+
+    settings = {k: v for k, v in model.items() if k != "preset"}
+    dtype = {"float32": torch.float32, "float64": torch.float64}[fit.dtype]
+    return build(settings, statistics, fit.seed, dtype).to(fit.device)
+
+
+def seconds_per_step(potential: Potential, task: Task, n_steps: int = 8) -> float:
+    """Measured on a copy of the potential, the first steps left out."""
+    trial = start(copy.deepcopy(potential), task.fit)
+    times = []
+    for k in range(n_steps):
+        begin = (k * task.fit.batch_size) % len(task.train)
+        begun = time.perf_counter()
+        train_step(trial, task.train[begin : begin + task.fit.batch_size], task.fit, 1e-6)
+        times.append(time.perf_counter() - begun)
+    return sorted(times[2:])[len(times[2:]) // 2]
