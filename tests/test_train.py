@@ -93,7 +93,7 @@ def test_run_directory_holds_what_architecture_says(folder: Path, capsys: pytest
 
 
 def test_training_learns(folder: Path) -> None:
-    assert main(["train.xyz", "--epochs", "30", "--output", "run", *QUICK]) == 0
+    assert main(["train.xyz", "--epochs", "20", "--output", "run", *QUICK]) == 0
     summary = json.loads((folder / "run/summary.json").read_text())
     reference = np.concatenate([a.get_forces() for a in frames(24)])
     assert summary["errors"]["valid"]["forces_rmse"] < 0.5 * 1e3 * np.sqrt(np.mean(reference**2))
@@ -146,7 +146,7 @@ def test_ctrl_c_saves_and_resume_goes_on_exactly(folder: Path, steps: int) -> No
 
 def test_killed_run_resumes_to_the_same_weights(folder: Path) -> None:
     """SIGKILL at whatever moment the clock picks."""
-    options = ["train.xyz", *QUICK, "--epochs", "60"]
+    options = ["train.xyz", *QUICK, "--epochs", "20"]
     assert main([*options, "--output", "whole"]) == 0
     code = "import sys; from train import loop; from train.cli import main; loop.SAVE_SECONDS = 0.0; main(sys.argv[1:])"
     process = subprocess.Popen(
@@ -176,7 +176,7 @@ def test_minutes_bound_the_training(folder: Path) -> None:
 
 
 def test_early_stopping_stops(folder: Path) -> None:
-    options = ["--epochs", "400", "--set", "fit.patience=10", "--set", "fit.learning_rate=1e-12"]
+    options = ["--epochs", "200", "--set", "fit.patience=10", "--set", "fit.learning_rate=1e-12"]
     assert main(["train.xyz", *options, "--output", "run", *QUICK]) == 0
     last = json.loads((folder / "run/metrics.jsonl").read_text().splitlines()[-1])
     assert last["epoch"] < 60
@@ -184,7 +184,7 @@ def test_early_stopping_stops(folder: Path) -> None:
 
 
 def test_energies_alone_and_stress_train(folder: Path) -> None:
-    write(folder / "si.xyz", [a for a in frames(214, "mlearn/Si_train.extxyz.xz") if len(a) < 3][:12])
+    write(folder / "si.xyz", frames(214, "mlearn/Si_train.extxyz.xz")[::30])
     assert main(["si.xyz", "--epochs", "3", "--output", "si", *QUICK]) == 0
     errors = json.loads((folder / "si/summary.json").read_text())["errors"]["valid"]
     assert errors["stress_rmse"] is not None
