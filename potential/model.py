@@ -105,7 +105,7 @@ def build(
             )
     settings = config_type(**dials)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         network = network_type(settings, len(statistics.elements), statistics.mean_neighbors)
         head = EnergyHead(network.irreps_out)
     return Potential(network, head, statistics).to(dtype)

@@ -24,6 +24,8 @@ class EnergyModel(Protocol):
 
 @dataclass(frozen=True)
 class Prediction:
+    """What a potential says of a Graph."""
+
     energy: Tensor  # (n_systems,) eV, float64
     node_energy: Tensor  # (n_atoms,) eV, float64
     forces: Tensor  # (n_atoms, 3) eV/Å, float64

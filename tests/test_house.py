@@ -1,4 +1,4 @@
-"""The rules of the house that a machine can keep: sizes, names, who may call what, imports that do nothing."""
+"""The rules of the house that a machine can keep: sizes, names, who may call what, quiet imports."""
 
 from __future__ import annotations
 
@@ -238,6 +238,32 @@ def test_innocent_code_is_not_accused() -> None:
         "import os, torch, json\nos.replace(a, b)\njson.load(f)\ntorch.random.fork_rng()\nx.seed\nload('x')"
     )
     assert not [name for name in RESERVED if uses(ast.parse(code), name)]
+
+
+def unguarded_generator(node: ast.AST, forked: bool = False) -> list[int]:
+    """Lines that touch torch's shared generator outside `with torch.random.fork_rng(...)`."""
+    if isinstance(node, ast.With):
+        forked = forked or any("fork_rng" in ast.unparse(item) for item in node.items)
+    if isinstance(node, ast.Attribute) and node.attr == "default_generator" and not forked:
+        return [node.lineno]
+    return [line for child in ast.iter_child_nodes(node) for line in unguarded_generator(child, forked)]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_shared_generator_is_seeded_only_inside_fork_rng(path: Path) -> None:
+    """Weights drawn from torch's own generator need it seeded: allowed where fork_rng puts it back.
+
+    `torch.manual_seed` is not, even there: it also seeds the generators of accelerators, which stay seeded.
+    Write `torch.default_generator.manual_seed(seed)`.
+    """
+    lines = unguarded_generator(tree_of(path))
+    assert not lines, f"{name_of(path)}:{lines} uses torch's shared generator outside fork_rng"
+
+
+def test_unguarded_generator_is_seen() -> None:
+    seed = "torch.default_generator.manual_seed(0)"
+    code = f"with torch.random.fork_rng(devices=[]):\n    {seed}\ndef f():\n    {seed}\nwith a:\n    {seed}\n"
+    assert unguarded_generator(ast.parse(code)) == [4, 6]
 
 
 def test_potential_never_imports_train() -> None:

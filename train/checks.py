@@ -1,4 +1,4 @@
-"""The tests of the label doctor: each looks at all frames and returns sentences that name frame and remedy."""
+"""The tests of the label doctor: each looks at all frames; its sentences name frame and remedy."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from train.dataset import ENERGY_UNITS, FORCES_UNITS, Array, Frame
+from train.dataset import Array, Frame
 from train.statistics import fit_e0
 
 OVERLAP = 0.3  # Å; closer than any nuclei in a reference calculation
 SAME = 1e-6  # Å; structures that agree to this are the same
-SPREAD = 0.1  # energies per atom of one composition within this fraction of each other share a unit
 Z_ENERGY, Z_FORCES = 20.0, 20.0  # robust standard deviations that make an outlier
 
 
 def missing(frames: Sequence[Frame]) -> tuple[list[str], list[str]]:
     """Gaps in energy and forces, and gaps in stress. An isolated atom needs no forces; without full
     periodicity there is no stress."""
-    gaps, stress_gaps = [], []
+    gaps: list[str] = []
+    stress_gaps: list[str] = []
     for label in ("energy", "forces", "stress"):
         have = [f for f in frames if getattr(f, label) is not None]
         lack = [f for f in frames if getattr(f, label) is None and not _explained(f, label)]
@@ -28,13 +28,17 @@ def missing(frames: Sequence[Frame]) -> tuple[list[str], list[str]]:
         if label == "forces" and all(f.is_isolated_atom for f in have):
             continue
         text = (
-            f"{lack[0].name}: no {label} in this and {len(lack) - 1} more of {len(frames)} frames, while others "
-            f"(e.g. frame {have[0].index}) have it; "
-            "complete or remove these frames, or train on what there is with --allow-missing"
+            f"{lack[0].name}: no {label} in this and {len(lack) - 1} more of {len(frames)} frames, while "
+            f"others (e.g. frame {have[0].index}) have it; "
         )
-        (stress_gaps if label == "stress" else gaps).append(text)
+        if label == "stress":
+            stress_gaps.append(f"{text}it is used where it is present")
+        else:
+            gaps.append(f"{text}complete or remove these frames, or use what there is with --allow-missing")
     if not any(f.energy is not None or f.forces is not None for f in frames):
-        gaps.append("no frame has an energy or forces; name them with --energy-key or --forces-key")
+        gaps.append(
+            "no frame has energy or forces: nothing can be fitted; name them with --energy-key, --forces-key"
+        )
     return gaps, stress_gaps
 
 
@@ -56,15 +60,18 @@ def not_finite(frames: Sequence[Frame]) -> Iterator[str]:
         bad = [n for n, v in labels.items() if v is not None and not np.isfinite(v).all()]
         if bad:
             yield (
-                f"{f.name}: {' and '.join(bad)} not finite (NaN or infinite); the calculation failed or the file "
-                "is damaged: remove this frame"
+                f"{f.name}: {' and '.join(bad)} not finite (NaN or infinite); the calculation failed or "
+                "the file is damaged: remove this frame"
             )
 
 
 def bad_shapes(frames: Sequence[Frame]) -> Iterator[str]:
     for f in frames:
         if f.forces is not None and f.forces.shape != (len(f.atoms), 3):
-            yield f"{f.name}: forces have shape {f.forces.shape}, expected ({len(f.atoms)}, 3); correct this frame"
+            yield (
+                f"{f.name}: forces have shape {f.forces.shape}, expected ({len(f.atoms)}, 3); "
+                "correct or remove this frame"
+            )
 
 
 def is_flat(frame: Frame) -> bool:
@@ -79,8 +86,8 @@ def zero_volume(frames: Sequence[Frame]) -> Iterator[str]:
     for f in frames:
         if is_flat(f):
             yield (
-                f"{f.name}: pbc is {f.atoms.pbc.tolist()} but the cell {f.atoms.cell.array.tolist()} has no volume; "
-                'give the lattice, or set pbc="F F F" for a molecule'
+                f"{f.name}: pbc is {f.atoms.pbc.tolist()} but the cell {f.atoms.cell.array.tolist()} has no "
+                'volume; give the lattice, or set pbc="F F F" for a molecule'
             )
 
 
@@ -94,9 +101,12 @@ def closest(frame: Frame, reach: float) -> tuple[float, int, int]:
         return _closest_without_images(frame)
     if not len(graph.center):
         return float("inf"), 0, 0
-    lengths = graph.edge_vectors().norm(dim=1)
+    # In numpy: for so few edges the threads of torch cost more than the arithmetic.
+    center, neighbor = graph.center.numpy(), graph.neighbor.numpy()
+    x, shift = frame.atoms.positions, graph.image.numpy() @ frame.atoms.cell.array
+    lengths = np.linalg.norm(x[neighbor] - x[center] + shift, axis=1)
     e = int(lengths.argmin())
-    return float(lengths[e]), int(graph.center[e]), int(graph.neighbor[e])
+    return float(lengths[e]), int(center[e]), int(neighbor[e])
 
 
 def _closest_without_images(frame: Frame) -> tuple[float, int, int]:
@@ -116,88 +126,16 @@ def overlap(frame: Frame, distance: float, i: int, j: int) -> str | None:
         return None
     symbols = frame.atoms.symbols
     return (
-        f"{frame.name}: atoms {i} ({symbols[i]}) and {j} ({symbols[j]}) overlap, {distance:.3f} Å apart (at least "
-        f"{OVERLAP} Å expected); check positions, cell and length unit, or remove this frame"
+        f"{frame.name}: atoms {i} ({symbols[i]}) and {j} ({symbols[j]}) overlap, {distance:.3f} Å apart (at "
+        f"least {OVERLAP} Å expected); check positions, cell and length unit, or remove this frame"
     )
 
 
-def mixed_units(frames: Sequence[Frame]) -> Iterator[str]:
-    """Energies per atom of one composition that fall into two tight groups, a unit factor apart.
-
-    Tight means that every frame belongs to a group: energies that merely spread never do.
-    """
-    for rows in _by_composition([f for f in frames if _finite(f.energy) and not f.is_isolated_atom]):
-        per_atom = np.array([_energy(f) / len(f.atoms) for f in rows])
-        yield from _unit_groups(rows, per_atom, ENERGY_UNITS, "energy")
-
-
-def mixed_force_units(frames: Sequence[Frame]) -> Iterator[str]:
-    """Two blocks of frames whose force RMS is a unit factor apart. A hint only: a cold block looks the same."""
-    for rows in _by_composition([f for f in frames if _finite(f.forces) and len(f.atoms) > 1]):
-        rms = np.array([np.sqrt(np.mean(np.square(f.forces))) for f in rows])  # type: ignore[arg-type]
-        if len(rows) < 4 or rms.min() <= 0:
-            continue
-        steps = np.abs(np.diff(np.log(rms)))
-        cut = int(steps.argmax()) + 1
-        first, second = rms[:cut], rms[cut:]
-        tight = max(first.max() / first.min(), second.max() / second.min()) < 2.0
-        factor = float(np.median(second) / np.median(first))
-        if min(len(first), len(second)) < 2 or not tight or not _unit_pair(factor, FORCES_UNITS, 0.15):
-            continue
-        yield (
-            f"{rows[cut].name}: from here on the force RMS is {factor:.4g} times that of the {cut} frames before; "
-            "unless these are just closer to equilibrium, the file mixes units: split and convert it"
-        )
-
-
-def _unit_groups(rows: Sequence[Frame], value: Array, table: dict[str, float], what: str) -> Iterator[str]:
-    if len(rows) < 4:
-        return
-    reference = float(np.sort(value)[(len(value) - 1) // 2])
-    if abs(reference) < 1e-3:
-        return
-    ratio = value / reference
-    other = np.flatnonzero(np.abs(ratio - 1) > SPREAD)
-    if len(other) < 2:
-        return
-    middle = float(np.median(ratio[other]))
-    if np.ptp(ratio[other]) > SPREAD * abs(middle):
-        return
-    match = _unit_pair(middle, table, 0.05)
-    if match:
-        f = rows[int(other[0])]
-        yield (
-            f"{f.name}: {what} of {len(other)} frames is {middle:.4g} times that of the {len(rows) - len(other)} "
-            f"others of this composition, the factor between {match[0]} and {match[1]}: mixed units; split the file by "
-            "unit and convert, e.g. with --energy-unit"
-        )
-
-
-def _unit_pair(ratio: float, table: dict[str, float], tolerance: float) -> tuple[str, str] | None:
-    """The two units whose factor is `ratio`; small factors are matched more closely, chance hits them sooner."""
-    if not ratio > 0:
-        return None
-    pairs = [(abs(np.log(ratio * b / a)), n, m) for m, a in table.items() for n, b in table.items()]
-    error, other, reference = min(p for p in pairs if table[p[1]] != table[p[2]])
-    large = abs(np.log(table[other] / table[reference])) > np.log(10.0)
-    return (other, reference) if error < (tolerance if large else tolerance / 5) else None
-
-
-def _by_composition(frames: Sequence[Frame]) -> list[list[Frame]]:
-    """Groups of frames with the same fractions of elements."""
-    groups: dict[bytes, list[Frame]] = {}
-    for f in frames:
-        elements, counts = np.unique(f.atoms.numbers, return_counts=True)
-        key = elements.tobytes() + (counts // np.gcd.reduce(counts)).tobytes()
-        groups.setdefault(key, []).append(f)
-    return list(groups.values())
-
-
-def _finite(value: Array | float | None) -> bool:
+def is_finite(value: Array | float | None) -> bool:
     return value is not None and bool(np.isfinite(value).all())
 
 
-def _energy(frame: Frame) -> float:
+def energy_of(frame: Frame) -> float:
     assert frame.energy is not None  # the callers pass labelled frames only
     return frame.energy
 
@@ -208,24 +146,24 @@ def zero_energies(frames: Sequence[Frame]) -> Iterator[str]:
     zero = [f for f in rows if f.energy == 0.0]
     if zero and len(zero) < len(rows):
         yield (
-            f"{zero[0].name}: the energy is exactly 0 in {len(zero)} frames and not in the others; a missing label "
-            "must be absent, not zero: remove the value or the frame"
+            f"{zero[0].name}: the energy is exactly 0 in {len(zero)} frames and not in the others; a missing "
+            "label must be absent, not zero: remove the value or the frame"
         )
 
 
 def outliers(frames: Sequence[Frame]) -> list[tuple[float, str]]:
     """Frames far from the rest, the worst first: energy per atom after E0, and largest force."""
     found = []
-    rows = [f for f in frames if _finite(f.energy) and not f.is_isolated_atom]
+    rows = [f for f in frames if is_finite(f.energy) and not f.is_isolated_atom]
     if len(rows) > 4:
         e0 = fit_e0(rows, sorted({s for f in rows for s in f.atoms.symbols})).e0
-        rest = np.array([(_energy(f) - sum(e0[s] for s in f.atoms.symbols)) / len(f.atoms) for f in rows])
+        rest = np.array([(energy_of(f) - sum(e0[s] for s in f.atoms.symbols)) / len(f.atoms) for f in rows])
         for k, z in _far(rest, Z_ENERGY, floor=1e-3):
             text = (
                 f"energy {rest[k] - np.median(rest):+.3f} eV/atom from the median ({z:.0f} robust deviations)"
             )
             found.append((z / Z_ENERGY, f"{rows[k].name}: {text}"))
-    rows = [f for f in frames if _finite(f.forces) and len(f.atoms) > 1]
+    rows = [f for f in frames if is_finite(f.forces) and len(f.atoms) > 1]
     if len(rows) > 4:
         largest = np.array([np.linalg.norm(f.forces, axis=1).max() for f in rows])  # type: ignore[arg-type]
         for k, z in _far(largest, Z_FORCES, floor=0.1):
@@ -236,19 +174,20 @@ def outliers(frames: Sequence[Frame]) -> list[tuple[float, str]]:
 
 
 def _far(values: Array, limit: float, floor: float) -> list[tuple[int, float]]:
-    """Indices more than `limit` robust standard deviations from the median; `floor` for nearly equal values."""
+    """Indices more than `limit` robust deviations from the median; `floor` for nearly equal values."""
     distance = np.abs(values - np.median(values))
     z = distance / max(1.4826 * float(np.median(distance)), floor)
     return [(int(k), float(z[k])) for k in np.flatnonzero(z > limit)]
 
 
 def fingerprint(frame: Frame) -> str:
-    """The same for structures with equal atomic numbers, positions, cell and periodicity (to about 1e-6 Å)."""
+    """The same for structures with equal atomic numbers, positions, cell and periodicity (to 1e-6 Å)."""
     atoms = frame.atoms
     digest = hashlib.sha256(np.asarray(atoms.numbers, dtype=np.int64).tobytes())
     for values in (atoms.positions, atoms.cell.array):
+        values = np.nan_to_num(values, posinf=0.0, neginf=0.0)
         # + 0.0 turns -0.0 into 0.0, which are equal but not in bytes
-        digest.update((np.round(np.nan_to_num(values) / SAME) + 0.0).tobytes())
+        digest.update((np.round(values / SAME) + 0.0).tobytes())
     digest.update(np.asarray(atoms.pbc, dtype=np.uint8).tobytes())
     return digest.hexdigest()
 
@@ -256,7 +195,8 @@ def fingerprint(frame: Frame) -> str:
 def duplicates(frames: Sequence[Frame]) -> tuple[list[tuple[Frame, Frame]], list[tuple[Frame, Frame]]]:
     """Pairs (first, later) of identical structures: with equal labels, and with different ones."""
     seen: dict[str, Frame] = {}
-    same, different = [], []
+    same: list[tuple[Frame, Frame]] = []
+    different: list[tuple[Frame, Frame]] = []
     for f in frames:
         first = seen.setdefault(fingerprint(f), f)
         if first is not f:

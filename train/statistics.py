@@ -36,8 +36,8 @@ def fit_e0(frames: Sequence[Frame], elements: Sequence[str], isolated: Sequence[
     """E0 from isolated atoms where there are any, from regularised least squares for the other elements.
 
     The fit minimises, over the frames, sum (E/n - sum_s x_s e0_s)^2 + ridge * sum_s (e0_s - mean)^2, where
-    x_s is the fraction of element s and `mean` the mean energy per atom: what the compositions do not determine
-    stays at the mean (with one composition only, every element gets exactly the mean).
+    x_s is the fraction of element s and `mean` the mean energy per atom: what the compositions do not
+    determine stays at the mean (with one composition only, every element gets exactly the mean).
 
     Args:
         frames: the training frames; isolated atoms among them are used as such.
@@ -163,7 +163,7 @@ def _binding(frames: Sequence[Frame], e0: dict[str, float], sources: dict[str, s
     text = f"Median binding energy {binding:.3f} eV/atom."
     if not -15.0 < binding < 5.0:
         text += (
-            " That is far outside -15 to 5 eV/atom: the isolated atoms seem to come from another method, charge"
-            " or unit than the frames; correct or remove them."
+            " That is far outside -15 to 5 eV/atom: the isolated atoms seem to come from another method,"
+            " charge or unit than the frames; correct or remove them."
         )
     return [text]
