@@ -138,9 +138,11 @@ def draw_energy(nve: Record) -> Figure:
     slope, rms = drift(nve)
     left.plot(nve.time, nve.energy, color=BLUE, linewidth=0.6)
     left.plot(nve.time, np.polyval(np.polyfit(nve.time, nve.energy, 1), nve.time), color=INK, linewidth=1.4)
-    left.set_title(
-        f"Total energy: drift {slope:+.3f} meV/atom/ps, RMS {rms:.2f} meV/atom", fontsize=10, loc="left"
-    )
+    left.set_title("Total energy and its linear fit", fontsize=10, loc="left")
+    text = f"drift {slope:+.4f} meV/atom/ps\nRMS {rms:.3f} meV/atom about the line"
+    left.text(0.02, 0.98, text, transform=left.transAxes, va="top", fontsize=9)
+    low, high = nve.energy.min(), nve.energy.max()
+    left.set_ylim(low - 0.05 * (high - low), high + 0.3 * (high - low))
     style(left, "time (ps)", "energy change (meV/atom)")
     n_atoms, shown = nve.positions.shape[1], nve.time <= nve.time[0] + 0.5
     for name, values, color in (
@@ -150,8 +152,8 @@ def draw_energy(nve: Record) -> Figure:
     ):
         right.plot(nve.time[shown], 1e3 * values[shown] / n_atoms, color=color, linewidth=1.2, label=name)
     right.set_title("What it is made of, first 0.5 ps", fontsize=10, loc="left")
-    right.set_ylim(bottom=0)
-    right.legend(frameon=False, fontsize=9, ncols=3, loc="lower right")
+    right.set_ylim(0, 1e3 * 1.25 * (nve.potential - nve.potential.min() + nve.kinetic).max() / n_atoms)
+    right.legend(frameon=False, fontsize=9, ncols=3, loc="upper left")
     style(right, "time (ps)", "energy (meV/atom)")
     return figure
 
@@ -177,7 +179,7 @@ def draw_proton(place: np.ndarray, apart: np.ndarray) -> Figure:
     """The proton changes sides when the oxygens come close."""
     figure = Figure(figsize=(9, 3.6), dpi=150, layout="constrained")
     left, right = figure.subplots(1, 2)
-    left.hist(place, bins=60, color=BLUE)
+    left.hist(place, bins=40, color=BLUE)
     left.axvline(0, color=INK, linewidth=1.0, linestyle="--")
     left.set_title("Where the proton is", fontsize=10, loc="left")
     style(left, "d(O1-H) - d(O2-H) (Å)", "records")
@@ -223,7 +225,7 @@ def main() -> int:
     start = atoms.copy()
 
     print(f"Langevin (NVT): {args.picoseconds:g} ps at {args.temperature:g} K", flush=True)
-    draw_velocities(atoms, args.temperature, rng)
+    draw_velocities(atoms, 2 * args.temperature, rng)  # half of it goes into the bonds
     kind = {"temperature_K": args.temperature, "friction": 0.01 / units.fs}
     langevin = Langevin(atoms, args.timestep * units.fs, **kind, fixcm=False, rng=rng)
     nvt = follow(langevin, n_steps, 3 * len(atoms))
