@@ -126,9 +126,8 @@ def draw(labels: tuple[float, Uniaxial], model: Uniaxial, eos: EquationOfState, 
     left.plot(
         model.volume, 1e3 * (model.energy - eos.e0), color=BLUE, linewidth=1.6, label="model, along [100]"
     )
-    left.plot(
-        dft.volume, 1e3 * (dft.energy - lowest), "o", color=ORANGE, markersize=5, label="PBE, along [100]"
-    )
+    energies = 1e3 * (dft.energy - lowest)
+    left.plot(dft.volume, energies, "o", color=BLUE, markersize=5, mfc="white", label="PBE, along [100]")
     left.set_title("Energy from its minimum", fontsize=10, loc="left")
     left.set(xlabel="volume (Å³/atom)", ylabel="energy (meV/atom)")
     for name, line, dots, color in (
@@ -183,8 +182,12 @@ def main() -> int:
     silicon.calc = EquivCalculator(path, dtype="float64")
     a = relax(silicon)
     eos = EquationOfState(*swell(silicon), eos="birchmurnaghan")
-    b_eos = eos.fit()[2] / units.GPa
-    model = stretch(silicon, dft.strain)
+    try:
+        b_eos = float(eos.fit()[2] / units.GPa)
+    except (RuntimeError, ValueError) as error:
+        sys.exit(f"no equation of state fits the energies of {path} ({error}): is the model trained?")
+    model = stretch(silicon, np.unique(dft.strain.round(6)))
+    smooth = stretch(silicon, np.linspace(dft.strain.min(), dft.strain.max(), 60))
 
     table = {"a (Å)": (a, a_dft, LITERATURE["a"]), "B, E(V) (GPa)": (b_eos, None, LITERATURE["B"])}
     (c11, c12), (d11, d12) = elastic(model), elastic(dft)
@@ -199,7 +202,7 @@ def main() -> int:
     partial = args.output / ".silicon.json.partial"
     partial.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     partial.replace(args.output / "silicon.json")
-    draw((lowest, dft), model, eos, args.output / "silicon.png")
+    draw((lowest, dft), smooth, eos, args.output / "silicon.png")
 
     print(f"\n{'silicon, diamond':17s} {'model':>8s} {'its data':>9s} {'PBE, all-electron':>18s}")
     for name, (ours, data, other) in table.items():
