@@ -1,6 +1,7 @@
 """The interactive plots of the report, as plain plotly figures: dictionaries of data and layout."""
 
 from collections.abc import Sequence
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -9,12 +10,14 @@ from train.plots import (
     GRID,
     INK,
     PARITY_AXES,
+    SEED,
     UNITS,
     Curve,
     layers,
     log_ticks,
     parity_title,
     quantity_pairs,
+    sample,
     series,
     set_colors,
     span,
@@ -24,14 +27,6 @@ from train.run_directory import Floats, Integers, Pairs, PredictedSet, Run, rmse
 Chart = dict[str, Any]
 
 MAX_POINTS = 5000
-SEED = 0
-
-
-def sample(n: int) -> Integers:
-    """Which of n points are drawn: all, or a choice of MAX_POINTS that is the same every time."""
-    if n <= MAX_POINTS:
-        return np.arange(n)
-    return np.sort(np.random.default_rng(SEED).choice(n, MAX_POINTS, replace=False))
 
 
 def rounded(values: Floats) -> list[float]:
@@ -40,8 +35,8 @@ def rounded(values: Floats) -> list[float]:
 
 
 def escaped(name: str) -> str:
-    """Plotly reads a little HTML in names; a set's name is text."""
-    return name.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    """A set's name is text, but plotly reads a little HTML, `$` as mathematics and `%{` as a variable."""
+    return escape(name).replace("$", "&#36;").replace("%", "&#37;")
 
 
 def axis(title: str, **settings: Any) -> dict[str, Any]:
@@ -157,7 +152,7 @@ def parity_charts(run: Run) -> tuple[dict[str, Chart], list[str]]:
 
 def parity_points(pair: Pairs, name: str, error_unit: str, color: str) -> dict[str, Any]:
     """One set, with what hovering over a point tells: set, frame, atom, element and error."""
-    chosen = sample(len(pair.reference))
+    chosen = sample(len(pair.reference), MAX_POINTS)
     found: list[list[Any]] = [rounded(1000 * pair.error[chosen]), pair.frame[chosen].tolist()]
     where = "frame %{customdata[1]}"
     if len(chosen) and pair.atom[chosen[0]] >= 0:
@@ -226,7 +221,7 @@ def magnitude_chart(run: Run) -> Chart | None:
 def magnitude_points(one: PredictedSet, color: str) -> dict[str, Any]:
     """A point per atom, with the atom it stands for."""
     kept, reference, error = force_errors(one)
-    chosen = sample(len(kept))
+    chosen = sample(len(kept), MAX_POINTS)
     atoms = kept[chosen]
     size = np.linalg.norm(reference[chosen], axis=1)
     length = 1000 * np.linalg.norm(error[chosen], axis=1)

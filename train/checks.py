@@ -7,12 +7,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from train.dataset import ENERGY_UNITS, FORCES_UNITS, Array, Frame
+from train.dataset import Array, Frame
 from train.statistics import fit_e0
 
 OVERLAP = 0.3  # Å; closer than any nuclei in a reference calculation
 SAME = 1e-6  # Å; structures that agree to this are the same
-SPREAD = 0.1  # energies per atom of one composition within this fraction of each other share a unit
 Z_ENERGY, Z_FORCES = 20.0, 20.0  # robust standard deviations that make an outlier
 
 
@@ -37,7 +36,9 @@ def missing(frames: Sequence[Frame]) -> tuple[list[str], list[str]]:
         else:
             gaps.append(f"{text}complete or remove these frames, or use what there is with --allow-missing")
     if not any(f.energy is not None or f.forces is not None for f in frames):
-        gaps.append("no frame has an energy or forces; name them with --energy-key or --forces-key")
+        gaps.append(
+            "no frame has energy or forces: nothing can be fitted; name them with --energy-key, --forces-key"
+        )
     return gaps, stress_gaps
 
 
@@ -130,86 +131,11 @@ def overlap(frame: Frame, distance: float, i: int, j: int) -> str | None:
     )
 
 
-def mixed_units(frames: Sequence[Frame]) -> Iterator[str]:
-    """Energies per atom of one composition that fall into two tight groups, a unit factor apart.
-
-    Tight means that every frame belongs to a group: energies that merely spread never do.
-    """
-    for rows in _by_composition([f for f in frames if _finite(f.energy) and not f.is_isolated_atom]):
-        per_atom = np.array([_energy(f) / len(f.atoms) for f in rows])
-        yield from _unit_groups(rows, per_atom, ENERGY_UNITS, "energy")
-
-
-def mixed_force_units(frames: Sequence[Frame]) -> Iterator[str]:
-    """Two blocks of frames whose force RMS is a unit factor apart. A hint: a cold block looks the same."""
-    for rows in _by_composition([f for f in frames if _finite(f.forces) and len(f.atoms) > 1]):
-        rms = np.array([np.sqrt(np.mean(np.square(f.forces))) for f in rows])  # type: ignore[arg-type]
-        if len(rows) < 10 or rms.min() <= 0:
-            continue
-        steps = np.abs(np.diff(np.log(rms)))
-        cut = int(steps.argmax()) + 1
-        first, second = rms[:cut], rms[cut:]
-        tight = max(first.max() / first.min(), second.max() / second.min()) < 2.0
-        factor = float(np.median(second) / np.median(first))
-        # Only against eV/Å and only large factors: with twelve units any ratio is near that of some pair.
-        known = np.abs(np.log(list(FORCES_UNITS.values())))
-        error = float(np.abs(known[known > np.log(10.0)] - abs(np.log(factor))).min())
-        if min(len(first), len(second)) < 5 or not tight or error > 0.15:
-            continue
-        yield (
-            f"{rows[cut].name}: from here on the force RMS is {factor:.4g} times that of the {cut} before; "
-            "unless these are just closer to equilibrium, the file mixes units: split and convert it"
-        )
-
-
-def _unit_groups(rows: Sequence[Frame], value: Array, table: dict[str, float], what: str) -> Iterator[str]:
-    if len(rows) < 4:
-        return
-    reference = float(np.sort(value)[(len(value) - 1) // 2])
-    if abs(reference) < 1e-3:
-        return
-    ratio = value / reference
-    other = np.flatnonzero(np.abs(ratio - 1) > SPREAD)
-    if len(other) < 2:
-        return
-    middle = float(np.median(ratio[other]))
-    if np.ptp(ratio[other]) > SPREAD * abs(middle):
-        return
-    match = _unit_pair(middle, table, 0.05)
-    if match:
-        f = rows[int(other[0])]
-        yield (
-            f"{f.name}: {what} of {len(other)} frames is {middle:.4g} times that of the "
-            f"{len(rows) - len(other)} others of this composition, the factor between {match[0]} and "
-            f"{match[1]}: mixed units; split the file by unit and read each part with its own --energy-unit"
-        )
-
-
-def _unit_pair(ratio: float, table: dict[str, float], tolerance: float) -> tuple[str, str] | None:
-    """The two units whose factor is `ratio`; small factors, sooner hit by chance, are matched closely."""
-    if not ratio > 0:
-        return None
-    pairs = [(abs(np.log(ratio * b / a)), n, m) for m, a in table.items() for n, b in table.items()]
-    error, other, reference = min(p for p in pairs if table[p[1]] != table[p[2]])
-    large = abs(np.log(table[other] / table[reference])) > np.log(10.0)
-    return (other, reference) if error < (tolerance if large else tolerance / 5) else None
-
-
-def _by_composition(frames: Sequence[Frame]) -> list[list[Frame]]:
-    """Groups of frames with the same fractions of elements."""
-    groups: dict[bytes, list[Frame]] = {}
-    for f in frames:
-        elements, counts = np.unique(f.atoms.numbers, return_counts=True)
-        key = elements.tobytes() + (counts // np.gcd.reduce(counts)).tobytes()
-        groups.setdefault(key, []).append(f)
-    return list(groups.values())
-
-
-def _finite(value: Array | float | None) -> bool:
+def is_finite(value: Array | float | None) -> bool:
     return value is not None and bool(np.isfinite(value).all())
 
 
-def _energy(frame: Frame) -> float:
+def energy_of(frame: Frame) -> float:
     assert frame.energy is not None  # the callers pass labelled frames only
     return frame.energy
 
@@ -228,16 +154,16 @@ def zero_energies(frames: Sequence[Frame]) -> Iterator[str]:
 def outliers(frames: Sequence[Frame]) -> list[tuple[float, str]]:
     """Frames far from the rest, the worst first: energy per atom after E0, and largest force."""
     found = []
-    rows = [f for f in frames if _finite(f.energy) and not f.is_isolated_atom]
+    rows = [f for f in frames if is_finite(f.energy) and not f.is_isolated_atom]
     if len(rows) > 4:
         e0 = fit_e0(rows, sorted({s for f in rows for s in f.atoms.symbols})).e0
-        rest = np.array([(_energy(f) - sum(e0[s] for s in f.atoms.symbols)) / len(f.atoms) for f in rows])
+        rest = np.array([(energy_of(f) - sum(e0[s] for s in f.atoms.symbols)) / len(f.atoms) for f in rows])
         for k, z in _far(rest, Z_ENERGY, floor=1e-3):
             text = (
                 f"energy {rest[k] - np.median(rest):+.3f} eV/atom from the median ({z:.0f} robust deviations)"
             )
             found.append((z / Z_ENERGY, f"{rows[k].name}: {text}"))
-    rows = [f for f in frames if _finite(f.forces) and len(f.atoms) > 1]
+    rows = [f for f in frames if is_finite(f.forces) and len(f.atoms) > 1]
     if len(rows) > 4:
         largest = np.array([np.linalg.norm(f.forces, axis=1).max() for f in rows])  # type: ignore[arg-type]
         for k, z in _far(largest, Z_FORCES, floor=0.1):
@@ -259,8 +185,9 @@ def fingerprint(frame: Frame) -> str:
     atoms = frame.atoms
     digest = hashlib.sha256(np.asarray(atoms.numbers, dtype=np.int64).tobytes())
     for values in (atoms.positions, atoms.cell.array):
+        values = np.nan_to_num(values, posinf=0.0, neginf=0.0)
         # + 0.0 turns -0.0 into 0.0, which are equal but not in bytes
-        digest.update((np.round(np.nan_to_num(values) / SAME) + 0.0).tobytes())
+        digest.update((np.round(values / SAME) + 0.0).tobytes())
     digest.update(np.asarray(atoms.pbc, dtype=np.uint8).tobytes())
     return digest.hexdigest()
 

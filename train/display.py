@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from train.loop import Plan, Run
+from train.run import Plan, Run
 
 
 def duration(seconds: float) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from train import checks
+from train import checks, units
 from train.dataset import Found, Frame, Keys
 
 SHOWN = 10
@@ -59,12 +59,12 @@ def inspect(
     gaps, stress_gaps = checks.missing(frames)
     problems = [] if allow_missing and _any_label(frames) else list(gaps)
     warnings = [g for g in gaps if g not in problems] + stress_gaps
-    for check in (checks.not_finite, checks.bad_shapes, checks.zero_volume, checks.mixed_units):
+    for check in (checks.not_finite, checks.bad_shapes, checks.zero_volume, units.mixed_units):
         problems += check(frames)
     problems += checks.zero_energies(frames)
     distance, found_overlaps, lonely = _geometry(frames, cutoff)
     problems += found_overlaps
-    warnings += [*checks.mixed_force_units(frames), *lonely, *found.notes]
+    warnings += [*units.mixed_force_units(frames), *lonely]
     odd = checks.outliers(frames)
     if odd:
         shown = "; ".join(text for _, text in odd[:3])
@@ -77,6 +77,7 @@ def inspect(
         *_value_rows(frames),
         ("outliers", f"{len(odd)}"),
         ("duplicates", f"{len(same)} with equal labels, {len(different)} with different labels"),
+        *(("note", note) for note in found.notes),
     ]
     return LabelReport(_table(rows, problems, warnings), tuple(problems), tuple(warnings))
 
@@ -149,9 +150,9 @@ def _structure_rows(frames: Sequence[Frame], distance: float) -> list[tuple[str,
 
 
 def _label_rows(frames: Sequence[Frame], found: Found, keys: Keys) -> list[tuple[str, str]]:
-    units = {"energy": keys.energy_unit, "forces": keys.forces_unit_used, "stress": keys.stress_unit_used}
+    taken = {"energy": keys.energy_unit, "forces": keys.forces_unit_used, "stress": keys.stress_unit_used}
     rows = []
-    for label, unit in units.items():
+    for label, unit in taken.items():
         have = sum(getattr(f, label) is not None for f in frames)
         name = getattr(found, label)
         sign = ", positive: the cell wants to shrink" if label == "stress" else ""

@@ -165,16 +165,16 @@ def _check_last_number(rows: list[str], where: str) -> None:
 def _read_other(data: bytes, path: Path, inner: Path) -> list[Atoms]:
     """Anything else ASE reads, by its name or by the first bytes of its content."""
     source = str(path)
+    looks_xyz = data[:40].split(b"\n")[0].strip().isdigit()
+    hint = (
+        f"its content looks like XYZ: rename it to {inner.stem}.xyz" if looks_xyz else "convert it to extxyz"
+    )
     try:
-        name = filetype(str(path))
+        name = filetype(source)
         form = get_ioformat(name)
         if not form.can_read:
             raise UnknownFileTypeError(f"ASE cannot read {name}")
     except (UnknownFileTypeError, ValueError, OSError) as error:
-        looks = data[:40].split(b"\n")[0].strip().isdigit()
-        hint = (
-            f"its content looks like XYZ: rename it to {inner.stem}.xyz" if looks else "convert it to extxyz"
-        )
         raise ValueError(
             f"{source}: unknown extension '{inner.suffix}' ({error}); expected .xyz or .extxyz (also with "
             f".xz, .gz or .bz2) or a format ase.io.read knows; {hint}"
@@ -189,5 +189,5 @@ def _read_other(data: bytes, path: Path, inner: Path) -> list[Atoms]:
     except Exception as error:  # any parser of ASE, each with its own kinds of error
         raise ValueError(
             f"{source}: cannot be read as {name} ({type(error).__name__}: {error}); the file is damaged or "
-            "its extension is wrong: correct it or convert the file to extxyz"
+            f"its extension is wrong; {hint}"
         ) from error

@@ -20,9 +20,10 @@ from train.batches import Sample, prepare
 from train.config import Config, check, to_toml
 from train.display import Display, duration
 from train.evaluate import errors, evaluate, write_predictions
-from train.loop import Run, Task, continue_run, make_plan, run_epochs, start
+from train.loop import Task, continue_run, run_epochs
 from train.plan import choose_fit, choose_model, elements, make_potential, measure, seconds_per_step
 from train.report import draw
+from train.run import Run, make_plan, start
 from train.sets import Sets, read_sets, split_record
 from train.statistics import E0Fit, fit_e0
 

@@ -8,136 +8,22 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch_ema import ExponentialMovingAverage
 
-from potential.checkpoint import read, write
-from potential.model import Potential
 from potential.physics import predict
 from train.batches import Sample, batch, shuffled
 from train.config import Fit
 from train.evaluate import errors, evaluate
 from train.loss import differences, penalties, total
-from train.state import pack, unpack
+from train.run import Plan, Run, load_state, save_state
 
 VALIDATE_STEPS = 50  # validate at the first end of an epoch that is at least this many steps after the last
 SAVE_SECONDS = 10.0  # least time between two saves of the state
-
-
-@dataclass
-class Run:
-    """Everything that changes while training: what `state.safetensors` holds."""
-
-    potential: Potential
-    optimizer: torch.optim.Optimizer
-    ema: ExponentialMovingAverage
-    epoch: int = 0  # finished epochs
-    position: int = 0  # batches done in the current epoch
-    step: int = 0
-    seconds: float = 0.0  # of training, over all sessions
-    sums: dict[str, list[float]] = field(default_factory=dict)  # squared errors since the last validation
-    validated: int = 0  # step of the last validation
-    best: float = math.inf
-    best_epoch: int = 0
-    best_weights: dict[str, Tensor] = field(default_factory=dict)
-
-
-COUNTERS = ("epoch", "position", "step", "seconds", "sums", "validated", "best", "best_epoch", "best_weights")
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How long a run is: in steps when epochs are given, otherwise in seconds."""
-
-    n_batches: int
-    epochs: int
-    seconds: float
-    warmup: int
-    decay: float
-
-    @property
-    def total_steps(self) -> int:
-        return self.epochs * self.n_batches
-
-    @property
-    def decay_step(self) -> int:
-        """First step of the decay of the learning rate (epochs given)."""
-        return int((1 - self.decay) * self.total_steps)
-
-    def done(self, run: Run) -> float:
-        """Finished fraction of the run."""
-        return run.step / self.total_steps if self.epochs else run.seconds / self.seconds
-
-    def decaying(self, run: Run) -> bool:
-        return run.step >= self.decay_step if self.epochs else self.done(run) >= 1 - self.decay
-
-    def rate(self, run: Run) -> float:
-        """Factor of the learning rate: linear warm-up, constant, linear decay to zero."""
-        return min(1.0, (run.step + 1) / max(self.warmup, 1)) * max(
-            0.0, min(1.0, (1 - self.done(run)) / self.decay)
-        )
-
-
-def make_plan(fit: Fit, n_batches: int) -> Plan:
-    return Plan(n_batches, fit.epochs, 60 * fit.minutes, min(fit.warmup_steps, n_batches), fit.decay)
-
-
-def start(potential: Potential, fit: Fit) -> Run:
-    """A run at its beginning."""
-    weights = list(potential.parameters())
-    if fit.optimizer == "soap":
-        from pytorch_optimizer import SOAP
-
-        optimizer: torch.optim.Optimizer = SOAP(
-            weights,
-            lr=fit.learning_rate,
-            betas=(0.95, 0.95),
-            weight_decay=fit.weight_decay,
-            precondition_frequency=10,
-        )
-    else:
-        optimizer = torch.optim.AdamW(weights, lr=fit.learning_rate, weight_decay=fit.weight_decay)
-    return Run(potential, optimizer, ExponentialMovingAverage(weights, decay=fit.ema))
-
-
-def save_state(run: Run, path: Path) -> None:
-    """Weights, optimizer, moving average and counters, in one file."""
-    tensors: dict[str, Tensor] = {}
-    content = {
-        "weights": run.potential.state_dict(),
-        "optimizer": run.optimizer.state_dict(),
-        "ema": run.ema.state_dict(),
-        **{name: getattr(run, name) for name in COUNTERS},
-    }
-    write(path, {"kind": "training state", "format": 1, "content": pack(dict(content), tensors)}, tensors)
-
-
-def load_state(run: Run, path: Path) -> None:
-    """Put a saved state into `run`, which was made by `start` with the same model and settings.
-
-    Raises:
-        ValueError: a damaged file, or a state of another model or optimizer.
-    """
-    header, tensors = read(path)
-    if header.get("kind") != "training state" or header.get("format") != 1:
-        raise ValueError(
-            f"{path}: not a training state of this version; give the directory of a run of potential-train"
-        )
-    try:
-        content = unpack(header["content"], tensors)
-        run.potential.load_state_dict(content["weights"])
-        run.optimizer.load_state_dict(content["optimizer"])
-        run.ema.load_state_dict(content["ema"])
-        for name in COUNTERS:
-            setattr(run, name, content[name])
-    except (KeyError, RuntimeError, ValueError) as error:
-        raise ValueError(f"{path}: the state belongs to another model or optimizer: {error}") from error
 
 
 @contextlib.contextmanager
@@ -169,11 +55,9 @@ def train_step(run: Run, samples: Sequence[Sample], fit: Fit, rate: float) -> No
     difference = differences(predict(run.potential, b.graph, create_graph=True), b.graph, b.target)
     loss = total(penalties(difference, fit, run.potential.statistics.scale), fit)
     loss.backward()  # type: ignore[no-untyped-call]
-    norm = torch.nn.utils.clip_grad_norm_(run.potential.parameters(), fit.clip)
-    if not math.isfinite(float(norm)) or not math.isfinite(float(loss)):
-        raise ValueError(
-            f"step {run.step}: the loss is {float(loss)} and the norm of its gradient {float(norm)}"
-        )
+    norm, value = float(torch.nn.utils.clip_grad_norm_(run.potential.parameters(), fit.clip)), loss.item()
+    if not math.isfinite(norm) or not math.isfinite(value):
+        raise ValueError(f"step {run.step}: the loss is {value} and the norm of its gradient {norm}")
     run.optimizer.step()
     run.ema.update()
     run.step += 1
@@ -181,7 +65,7 @@ def train_step(run: Run, samples: Sequence[Sample], fit: Fit, rate: float) -> No
         old = run.sums.get(name, [0.0, 0])
         run.sums[name] = [old[0] + float(d.detach().square().sum()), old[1] + int(known.sum())]
     old = run.sums.get("loss", [0.0, 0])
-    run.sums["loss"] = [old[0] + float(loss.detach()), old[1] + 1]
+    run.sums["loss"] = [old[0] + value, old[1] + 1]
 
 
 def validate(run: Run, valid: Sequence[Sample], fit: Fit) -> dict[str, float | int | None]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
 from ase.data import atomic_numbers
 
 from potential.graph import from_atoms
@@ -16,7 +17,8 @@ from potential.model import Potential, Statistics, build
 from train.batches import Sample, force_rms, mean_neighbors
 from train.config import PRESETS, Config, Fit
 from train.dataset import Frame
-from train.loop import Task, start, train_step
+from train.loop import Task, train_step
+from train.run import start
 from train.statistics import E0Fit
 
 STEPS = 15000  # updates of a run whose length is not given
@@ -77,9 +79,16 @@ def measure(frames: Sequence[Frame], samples: Sequence[Sample], e0: E0Fit) -> St
 
 
 def make_potential(model: Mapping[str, Any], statistics: Statistics, fit: Fit) -> Potential:
-    """The untrained potential of a run."""
-    import torch
+    """The untrained potential of a run.
 
+    Raises:
+        ValueError: a device that torch does not know or this machine does not have, or unknown settings.
+    """
+    try:
+        torch.empty(0, device=fit.device)
+    except (RuntimeError, AssertionError) as error:
+        known = "cpu or cuda" if torch.cuda.is_available() else "cpu"
+        raise ValueError(f"device {fit.device!r} is not here ({str(error).splitlines()[0]}); give {known}") from error
     settings = {k: v for k, v in model.items() if k != "preset"}
     dtype = {"float32": torch.float32, "float64": torch.float64}[fit.dtype]
     return build(settings, statistics, fit.seed, dtype).to(fit.device)

@@ -7,12 +7,25 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullFormatter
 
-from train.run_directory import Pairs, Run, energy_pairs, energy_zero, force_pairs, rmse, stress_pairs
+from train.run_directory import (
+    Integers,
+    Pairs,
+    Run,
+    energy_pairs,
+    energy_zero,
+    force_pairs,
+    rmse,
+    stress_pairs,
+)
 
 # Okabe and Ito's palette, told apart by the color-blind: training steps back, validation and tests stand out.
 TRAIN, VALID = "#8a8f98", "#0072b2"
 TESTS = ("#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 INK, GRID = "#1f2933", "#e4e7eb"
+
+# More dots of one set than this change nothing in a picture but the time it takes.
+MAX_DOTS = 50_000
+SEED = 0
 
 Curve = tuple[list[float], list[float]]
 
@@ -73,6 +86,10 @@ def layers(sets: dict[str, Pairs]) -> dict[str, int]:
 def log_ticks(values: Sequence[float]) -> list[float]:
     """Round numbers that cover positive values on a logarithmic axis: at most about six of them."""
     low, high = np.log10(min(values)), np.log10(max(values))
+    if high - low < 1e-9:
+        return [float(min(values))]
+    if high - low < 0.5:
+        return [float(tick) for tick in MaxNLocator(4).tick_values(min(values), max(values)) if tick > 0]
     powers = range(int(np.floor(low)), int(np.ceil(high)) + 1)
     for digits in ((1, 2, 5), (1, 3), (1,)):
         ticks = [digit * 10.0**power for power in powers for digit in digits]
@@ -88,6 +105,13 @@ def span(sets: dict[str, Pairs]) -> tuple[float, float]:
     low, high = float(values.min()), float(values.max())
     margin = 0.04 * (high - low) or 0.04 * abs(high) or 1.0
     return low - margin, high + margin
+
+
+def sample(n: int, limit: int) -> Integers:
+    """Which of n points are drawn: all, or a choice of `limit` that is the same every time."""
+    if n <= limit:
+        return np.arange(n)
+    return np.sort(np.random.default_rng(SEED).choice(n, limit, replace=False))
 
 
 def plain(name: str) -> str:
@@ -166,7 +190,7 @@ def set_log_axes(axes: Axes, curves: Sequence[Curve]) -> None:
 
 
 def draw_parity(run: Run) -> Figure:
-    """Predicted against reference for every quantity that has labels, all sets and all points."""
+    """Predicted against reference for every quantity that has labels; its RMSE counts all points."""
     pairs = quantity_pairs(run)
     figure = Figure(figsize=(4.6 * max(len(pairs), 1), 4.6), dpi=150, layout="constrained")
     if not pairs:
@@ -181,7 +205,9 @@ def draw_parity(run: Run) -> Figure:
         axes.plot([low, high], [low, high], color=INK, linewidth=0.8, zorder=2)
         for name, pair in sets.items():
             text = f"{plain(name)}: RMSE {1000 * rmse(pair.error):.3g} {error_unit}"
-            dots = axes.scatter(pair.reference, pair.predicted, s=7, color=colors[name], label=text)
+            kept = sample(len(pair.reference), MAX_DOTS)
+            x, y = pair.reference[kept], pair.predicted[kept]
+            dots = axes.scatter(x, y, s=7, color=colors[name], label=text)
             dots.set(linewidth=0, alpha=0.5, zorder=3 + layer[name])
         axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
         axes.set_title(parity_title(key, run), loc="left", fontsize=11, color=INK)

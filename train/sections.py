@@ -134,7 +134,8 @@ def parity_section(run: Run, charts: dict[str, Chart]) -> str:
     if not found:
         return ""
     told = f'<p class="note">{"<br>".join(escape(note) for note in notes)}</p>' if notes else ""
-    hint = '<p class="note">Point at a dot for its set, frame, atom and element; both count from 0.</p>'
+    tip = "Point at a dot for its set and frame and, for forces, its atom (counted from 0) and element."
+    hint = f'<p class="note">{tip}</p>'
     return grid(found, "parity", charts, "square") + hint + told
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -16,7 +17,7 @@ def pack(value: Any, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, Tensor):
         name = f"t{len(tensors)}"
         tensors[name] = value.detach().clone()
-        return {"tensor": name}
+        return {"tensor": name, "strides": list(value.stride())}
     if isinstance(value, dict):
         return {"dict": [[pack(k, tensors), pack(v, tensors)] for k, v in value.items()]}
     if isinstance(value, (list, tuple)):
@@ -27,12 +28,14 @@ def pack(value: Any, tensors: dict[str, Tensor]) -> Any:
 
 
 def unpack(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """The inverse of `pack`."""
+    """The inverse of `pack`. Strides come back too: a matrix product rounds differently on a transposed layout."""
     if not isinstance(value, dict):
         return value
+    if "tensor" in value:
+        tensor = tensors[value["tensor"]]
+        laid_out = torch.empty_strided(tensor.shape, value["strides"], dtype=tensor.dtype)
+        return laid_out.copy_(tensor)
     ((kind, content),) = value.items()
-    if kind == "tensor":
-        return tensors[content]
     if kind == "dict":
         return {unpack(k, tensors): unpack(v, tensors) for k, v in content}
     items = [unpack(v, tensors) for v in content]

@@ -1,0 +1,241 @@
+"""potential-train as a user runs it: the run directory, exact resume, interruption, and refusals."""
+
+from __future__ import annotations
+
+import csv
+import json
+import lzma
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.io import read, write
+
+from potential import EquivCalculator, load
+from potential.checkpoint import read as read_tensors
+from train.cli import main
+
+DATA = Path(__file__).parents[1] / "data"
+QUICK = ["--preset", "tiny", "--set", "model.channels=8", "--set", "fit.batch_size=4"]
+
+
+def frames(n: int, name: str = "acac/train_300K.xyz.xz") -> list[Atoms]:
+    import io
+
+    text = lzma.decompress((DATA / name).read_bytes()).decode()
+    found: list[Atoms] = read(io.StringIO(text), f":{n}", format="extxyz")
+    return found
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory to work in, with 24 frames to train on."""
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "train.xyz", frames(24))
+    return tmp_path
+
+
+def weights(directory: Path, name: str = "state.safetensors") -> dict[str, torch.Tensor]:
+    return read_tensors(directory / name)[1]
+
+
+def assert_same(one: Path, two: Path) -> None:
+    """The whole state (weights, optimizer, moving average) and the best model, bit for bit."""
+    for name in ("state.safetensors", "model.safetensors"):
+        a, b = weights(one, name), weights(two, name)
+        assert a.keys() == b.keys()
+        for key in a:
+            assert torch.equal(a[key], b[key]), (name, key)
+
+
+def test_run_directory_holds_what_architecture_says(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(folder / "new.xyz", frames(6, "acac/test_MD_600K.xyz.xz"))
+    assert main(["train.xyz", "--test", "new.xyz", "--epochs", "12", "--output", "run", *QUICK]) == 0
+    run = folder / "run"
+    names = {path.name for path in run.iterdir()}
+    assert names == {
+        "model.safetensors", "state.safetensors", "trunk.safetensors", "config.toml", "split.json", "metrics.jsonl",
+        "metrics.csv", "predictions.h5", "summary.json", "learning_curve.png", "parity.png", "report.html", "log.txt",
+    }  # fmt: skip
+    summary = json.loads((run / "summary.json").read_text())
+    split = json.loads((run / "split.json").read_text())
+    assert sorted(split["train"]["frames"] + split["valid"]["frames"]) == list(range(24))
+    assert len(split["valid"]["frames"]) == 2
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    rows = list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))
+    assert len(lines) == len(rows) >= 1
+    assert float(rows[-1]["valid_forces_rmse"]) == lines[-1]["valid_forces_rmse"]
+    # the errors in the summary are those of the saved model, through the calculator, on the file
+    calculator = EquivCalculator(run / "model.safetensors")
+    difference = []
+    for atoms in frames(6, "acac/test_MD_600K.xyz.xz"):
+        reference = atoms.get_forces()
+        atoms.calc = calculator
+        difference.append(atoms.get_forces() - reference)
+    rmse = 1e3 * np.sqrt(np.mean(np.square(difference)))
+    assert summary["errors"]["new"]["forces_rmse"] == pytest.approx(rmse, rel=1e-4)
+    with h5py.File(run / "predictions.h5") as file:
+        assert set(file) == {"train", "valid", "new"}
+        stored = file["new/forces_predicted"][:] - file["new/forces_reference"][:]
+        assert 1e3 * np.sqrt(np.mean(stored**2)) == pytest.approx(rmse, rel=1e-4)
+        assert list(file["valid/frame"][:]) == split["valid"]["frames"]
+    printed = capsys.readouterr().out
+    assert "Label report" in printed
+    assert f"{summary['errors']['new']['forces_rmse']:.2f}" in printed
+
+
+def test_training_learns(folder: Path) -> None:
+    assert main(["train.xyz", "--epochs", "30", "--output", "run", *QUICK]) == 0
+    summary = json.loads((folder / "run/summary.json").read_text())
+    reference = np.concatenate([a.get_forces() for a in frames(24)])
+    assert summary["errors"]["valid"]["forces_rmse"] < 0.5 * 1e3 * np.sqrt(np.mean(reference**2))
+
+
+def test_three_and_three_epochs_are_six(folder: Path) -> None:
+    options = ["train.xyz", *QUICK, "--set", "fit.ema=0.9"]
+    assert main([*options, "--epochs", "6", "--output", "six"]) == 0
+    assert main([*options, "--epochs", "3", "--output", "three"]) == 0
+    three = weights(folder / "three")
+    assert any(not torch.equal(three[k], v) for k, v in weights(folder / "six").items())
+    assert main(["--resume", "--output", "three", "--epochs", "6"]) == 0
+    assert_same(folder / "six", folder / "three")
+    same = ("epoch", "step", "lr", "loss", "valid_forces_rmse", "valid_energy_rmse")
+    metrics = [
+        [[json.loads(line)[k] for k in same] for line in (folder / d / "metrics.jsonl").read_text().splitlines()]
+        for d in ("six", "three")
+    ]
+    assert metrics[0] == metrics[1]
+
+
+@pytest.mark.parametrize("steps", [3, 20])
+def test_ctrl_c_saves_and_resume_goes_on_exactly(folder: Path, steps: int) -> None:
+    """Interrupted after `steps` steps, in the middle of an epoch, before and in the decay of the learning rate."""
+    options = ["train.xyz", *QUICK, "--epochs", "6"]
+    assert main([*options, "--output", "whole"]) == 0
+    code = (
+        "import os, signal, sys\n"
+        "from train import loop\n"
+        "from train.cli import main\n"
+        "step = loop.train_step\n"
+        "def counted(run, *rest):\n"
+        "    step(run, *rest)\n"
+        f"    if run.step == {steps} and len(run.ema.shadow_params) and rest[2] > 1e-5:\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "loop.train_step = counted\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *options, "--output", "cut"], check=False, capture_output=True)
+    assert done.returncode == 130, done.stderr
+    assert b"--resume" in done.stdout
+    assert main(["--resume", "--output", "cut"]) == 0
+    assert_same(folder / "whole", folder / "cut")
+
+
+def test_killed_run_resumes_to_the_same_weights(folder: Path) -> None:
+    """SIGKILL at whatever moment the clock picks."""
+    options = ["train.xyz", *QUICK, "--epochs", "60"]
+    assert main([*options, "--output", "whole"]) == 0
+    code = "import sys; from train import loop; from train.cli import main; loop.SAVE_SECONDS = 0.0; main(sys.argv[1:])"
+    process = subprocess.Popen([sys.executable, "-c", code, *options, "--output", "cut"], stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not (folder / "cut/state.safetensors").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert main(["--resume", "--output", "cut"]) == 0
+    assert_same(folder / "whole", folder / "cut")
+
+
+def test_same_seed_same_weights_other_seed_other_weights(folder: Path) -> None:
+    for seed, name in (("1", "a"), ("1", "b"), ("2", "c")):
+        assert main(["train.xyz", "--epochs", "2", "--seed", seed, "--output", name, *QUICK]) == 0
+    assert_same(folder / "a", folder / "b")
+    a, c = load("a/model.safetensors"), load("c/model.safetensors")
+    assert any(not torch.equal(x, y) for x, y in zip(a.parameters(), c.parameters(), strict=True))
+
+
+def test_minutes_bound_the_training(folder: Path) -> None:
+    assert main(["train.xyz", "--minutes", "0.05", "--output", "run", *QUICK]) == 0
+    summary = json.loads((folder / "run/summary.json").read_text())
+    assert 3.0 <= summary["seconds"] < 4.5
+
+
+def test_early_stopping_stops(folder: Path) -> None:
+    options = ["--epochs", "400", "--set", "fit.patience=10", "--set", "fit.learning_rate=1e-12"]
+    assert main(["train.xyz", *options, "--output", "run", *QUICK]) == 0
+    last = json.loads((folder / "run/metrics.jsonl").read_text().splitlines()[-1])
+    assert last["epoch"] < 60
+    assert "stopped early" in (folder / "run/log.txt").read_text()
+
+
+def test_energies_alone_and_stress_train(folder: Path) -> None:
+    write(folder / "si.xyz", [a for a in frames(214, "mlearn/Si_train.extxyz.xz") if len(a) < 3][:12])
+    assert main(["si.xyz", "--epochs", "3", "--output", "si", *QUICK]) == 0
+    errors = json.loads((folder / "si/summary.json").read_text())["errors"]["valid"]
+    assert errors["stress_rmse"] is not None
+    assert main(["si.xyz", "--forces-key", "none", "--stress-key", "none", "--epochs", "3", "--output", "e", *QUICK]) == 0
+    errors = json.loads((folder / "e/summary.json").read_text())["errors"]["valid"]
+    assert errors["forces_rmse"] is None
+    assert errors["energy_rmse"] is not None
+
+
+def test_dry_run_writes_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train.xyz", "--dry-run"]) == 0
+    assert [p.name for p in folder.iterdir()] == ["train.xyz"]
+    printed = capsys.readouterr().out
+    assert "ms a step measured" in printed
+    assert "cutoff 5.0 Å" in printed
+
+
+def test_help_answers_in_a_second() -> None:
+    command = [sys.executable, "-c", "from train.cli import main; main(['--help'])"]
+    begun = time.monotonic()
+    done = subprocess.run(command, capture_output=True, check=True, env=dict(os.environ))
+    assert time.monotonic() - begun < 1.0
+    assert b"--minutes" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], ["no training file"]),
+        (["absent.xyz"], ["absent.xyz"]),
+        (["train.xyz", "--preset", "smal"], ["smal", "did you mean 'small'"]),
+        (["train.xyz", "--set", "model.cuttoff=4.0"], ["[model] has no setting 'cuttoff'", "did you mean 'cutoff'"]),
+        (["train.xyz", "--set", "fit.batchsize=4"], ["'batchsize'", "did you mean 'batch_size'"]),
+        (["train.xyz", "--set", "fti.batch_size=4"], ["[fti]", "did you mean 'fit'"]),
+        (["train.xyz", "--set", "fit.batch_size=many"], ["batch_size", "whole number"]),
+        (["train.xyz", "--epochs", "2", "--minutes", "1"], ["epochs", "minutes"]),
+        (["train.xyz", "--epochs", "-2"], ["epochs is -2"]),
+        (["train.xyz", "--config", "none.toml"], ["none.toml"]),
+        (["train.xyz", "--device", "gpu"], ["gpu"]),
+        (["--resume", "--output", "nowhere"], ["nowhere", "no run"]),
+        (["train.xyz", "--energy-unit", "electronvolt"], ["electronvolt", "eV"]),
+        (["train.xyz", "--energy-key", "REF_energy"], ["REF_energy"]),
+    ],
+)
+def test_wrong_arguments_are_explained(
+    folder: Path, arguments: list[str], words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 1
+    message = capsys.readouterr().err
+    assert message.startswith("potential-train: ")
+    for word in words:
+        assert word in message
+    assert [p.name for p in folder.iterdir()] == ["train.xyz"]
+
+
+def test_a_run_is_never_overwritten(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train.xyz", "--epochs", "1", "--output", "run", *QUICK]) == 0
+    before = {p.name: p.stat().st_mtime_ns for p in (folder / "run").iterdir()}
+    assert main(["train.xyz", "--epochs", "1", "--output", "run", *QUICK]) == 1
+    assert "--resume" in capsys.readouterr().err
+    assert before == {p.name: p.stat().st_mtime_ns for p in (folder / "run").iterdir()}
