@@ -43,7 +43,7 @@ class EquivariantConfig:
     channels: int = 64
     message_channels: int = 32
     vector_channels: int = 16
-    lmax: int = 3
+    lmax: int = 2
     hidden_lmax: int = 1
     correlation: int = 3
     n_layers: int = 2
