@@ -25,8 +25,12 @@ ACAC = ROOT / "data" / "acac"
 
 def provenance() -> dict[str, Any]:
     """Commit, command, machine and date of a results file."""
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
-    dirty = subprocess.run(["git", "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True, check=False)
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    dirty = subprocess.run(
+        ["git", "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     return {
         "commit": commit.stdout.strip() + ("+changes" if dirty.stdout.strip() else ""),
@@ -43,7 +47,13 @@ def train(seed: int, minutes: float, output: Path) -> dict[str, Any]:
     """One run of potential-train; its errors and size."""
     command = [sys.executable, "-c", "import sys; from train.cli import main; sys.exit(main())"]
     command += [str(ACAC / "train_300K.xyz.xz"), "--minutes", str(minutes), "--seed", str(seed)]
-    command += ["--test", str(ACAC / "test_MD_300K.xyz.xz"), str(ACAC / "test_MD_600K.xyz.xz"), "--output", str(output)]
+    command += [
+        "--test",
+        str(ACAC / "test_MD_300K.xyz.xz"),
+        str(ACAC / "test_MD_600K.xyz.xz"),
+        "--output",
+        str(output),
+    ]
     subprocess.run(command, check=True)
     summary = json.loads((output / "summary.json").read_text())
     last = json.loads((output / "metrics.jsonl").read_text().splitlines()[-1])

@@ -88,7 +88,9 @@ def make_potential(model: Mapping[str, Any], statistics: Statistics, fit: Fit) -
         torch.empty(0, device=fit.device)
     except (RuntimeError, AssertionError) as error:
         known = "cpu or cuda" if torch.cuda.is_available() else "cpu"
-        raise ValueError(f"device {fit.device!r} is not here ({str(error).splitlines()[0]}); give {known}") from error
+        raise ValueError(
+            f"device {fit.device!r} is not here ({str(error).splitlines()[0]}); give {known}"
+        ) from error
     settings = {k: v for k, v in model.items() if k != "preset"}
     dtype = {"float32": torch.float32, "float64": torch.float64}[fit.dtype]
     return build(settings, statistics, fit.seed, dtype).to(fit.device)

@@ -2,10 +2,10 @@
 
 One layer, for atom i with neighbors j (algebra after ACE/MACE; the product after Gaunt tensor products):
 
-    D_i[lm, k, c]  = sum_j  Y_lm(r_ij) phi_k(r_ij) m_j[c]           density: one product of matrices per atom
-    A_i[l3, c]     = sum_paths CG(l2, l1 -> l3) D_i[l2, k, (l1, c')] W[path, k c', c]
-    B_i(s)         = prod_n ( b_n[species_i] + (V_n A_i)(s) )       point by point on a grid of the sphere
-    h_i'[l, c]     = U_l B_i[l] + S_l (s[species_i] h_i[l])
+    D_i[l2 m2, k, l1 m1 c] = sum_j  Y_l2m2(r_ij) phi_k(r_ij) m_j[l1 m1 c]   density: one product of matrices per atom
+    A_i[l3 m3, c]          = sum_paths CG(l2 m2, l1 m1 -> l3 m3) D_i[l2 m2, k, l1 m1 c'] W[path, k c', c]
+    B_i(s)                 = prod_n ( b_n[species_i] + (V_n A_i)(s) )       point by point on a grid of the sphere
+    h_i'[l m, c]           = U_l B_i[l m] + S_l (s_l[species_i] h_i[l m])
 
 Neighbors are summed first and channels mixed afterwards. The constants b_n make one product of `correlation`
 factors hold every lower order too. The quadrature is exact for the degree, hence exactly equivariant.
@@ -88,45 +88,61 @@ def orders_of(lmax: int) -> Tensor:
     return torch.cat([torch.full((2 * l + 1,), l) for l in range(lmax + 1)])
 
 
+class Coupling(nn.Module):
+    """Messages of one order l1 with the harmonics: every path (l2, l1 -> l3), then its channels mixed by W."""
+
+    couple: (
+        Tensor  # (n_rows, components of (l2 m2, m1)): Clebsch-Gordan coefficients, a row for each (path, m3)
+    )
+    path: Tensor  # (n_rows,) to which path a row belongs
+    target: Tensor  # (n_rows,) to which component (l3, m3) it contributes
+
+    def __init__(self, config: EquivariantConfig, l1: int, width: int, n_paths: list[int]):
+        """`width`: channels of the messages; `n_paths[l3]`: paths into l3 from all l1, which share its variance."""
+        super().__init__()
+        self.l1, self.width, self.n_radial = l1, width, config.n_radial
+        paths = coupling_paths(l1, config.lmax, config.lmax)
+        self.mix = matrix(len(paths), config.n_radial * width, config.channels)
+        share = torch.tensor([n_paths[l3] for _, l3 in paths], dtype=torch.float64)
+        self.mix.data /= share.sqrt()[:, None, None]
+        rows = [(k, l3 * l3 + m) for k, (_, l3) in enumerate(paths) for m in range(2 * l3 + 1)]
+        path, target = torch.tensor(rows).T.contiguous()
+        self.register_buffer("couple", coupling_matrix(l1, config.lmax, config.lmax), persistent=False)
+        self.register_buffer("path", path, persistent=False)
+        self.register_buffer("target", target, persistent=False)
+
+    def forward(self, density: Tensor) -> Tensor:
+        """(n_atoms, harmonics, n_radial, (2 l1 + 1) * width) -> (n_rows, n_atoms, channels)."""
+        n_atoms, n_harmonics, n_radial, _ = density.shape
+        if self.l1 == 0:  # l3 = l2: the coefficients are 1
+            coupled = density.transpose(0, 1).reshape(n_harmonics, n_atoms, -1)
+        else:
+            split = density.reshape(n_atoms, n_harmonics, n_radial, 2 * self.l1 + 1, self.width)
+            columns = split.permute(1, 3, 0, 2, 4).reshape(n_harmonics * (2 * self.l1 + 1), -1)
+            coupled = (self.couple @ columns).view(-1, n_atoms, n_radial * self.width)
+        return torch.bmm(coupled, self.mix.index_select(0, self.path))
+
+
 class Density(nn.Module):
     """D and A of the module's equation: messages (n_atoms, width) -> ((lmax+1)^2, n_atoms, channels)."""
-
-    order: Tensor
 
     def __init__(self, config: EquivariantConfig, message: list[int]):
         """`message`: channels of the messages of order 0, 1, ..."""
         super().__init__()
-        self.config, self.message = config, message
-        paths = [coupling_paths(l1, config.lmax, config.lmax) for l1 in range(len(message))]
-        into = [sum(l3 == l for p in paths for _, l3 in p) for l in range(config.lmax + 1)]
-        self.mix = nn.ParameterList()
-        self.register_buffer("order", orders_of(config.lmax), persistent=False)
-        for l1, width in enumerate(message):
-            weight = matrix(len(paths[l1]), config.n_radial * width, config.channels)
-            for k, (_, l3) in enumerate(paths[l1]):
-                weight.data[k] /= math.sqrt(into[l3])
-            self.mix.append(weight)
-            rows = [(k, l3 * l3 + m) for k, (_, l3) in enumerate(paths[l1]) for m in range(2 * l3 + 1)]
-            path, row = torch.tensor(rows).T
-            self.register_buffer(f"path_{l1}", path.contiguous(), persistent=False)
-            self.register_buffer(f"row_{l1}", row.contiguous(), persistent=False)
-            matrix_l1 = coupling_matrix(l1, config.lmax, config.lmax)
-            self.register_buffer(f"couple_{l1}", matrix_l1.contiguous(), persistent=False)
+        self.shape = ((config.lmax + 1) ** 2, config.n_radial)
+        self.widths = [(2 * l1 + 1) * width for l1, width in enumerate(message)]
+        into = [l3 for l1 in range(len(message)) for _, l3 in coupling_paths(l1, config.lmax, config.lmax)]
+        n_paths = [into.count(l) for l in range(config.lmax + 1)]
+        self.couplings = nn.ModuleList(Coupling(config, l1, w, n_paths) for l1, w in enumerate(message))
 
     def forward(self, basis: Tensor, messages: Tensor, neighbor: Tensor) -> Tensor:
         n_atoms, n_slots, _ = basis.shape
-        n_radial, n_harmonics = self.config.n_radial, len(self.order)
         sent = messages.index_select(0, neighbor).view(n_atoms, n_slots, -1)
-        density = torch.bmm(basis.transpose(1, 2), sent).view(n_atoms, n_harmonics, n_radial, -1)
-        parts = torch.split(density, [(2 * l1 + 1) * width for l1, width in enumerate(self.message)], dim=-1)
-        scalar = parts[0].transpose(0, 1).reshape(n_harmonics, n_atoms, -1)
-        total = torch.bmm(scalar, self.mix[0].index_select(0, self.order))
-        for l1 in range(1, len(parts)):
-            shape = (n_atoms, n_harmonics, n_radial, 2 * l1 + 1, self.message[l1])
-            part = parts[l1].reshape(shape).permute(1, 3, 0, 2, 4).reshape(n_harmonics * (2 * l1 + 1), -1)
-            coupled = (self.get_buffer(f"couple_{l1}") @ part).view(-1, n_atoms, n_radial * self.message[l1])
-            weight = self.mix[l1].index_select(0, self.get_buffer(f"path_{l1}"))
-            total = total.index_add(0, self.get_buffer(f"row_{l1}"), torch.bmm(coupled, weight))
+        density = torch.bmm(basis.transpose(1, 2), sent).view(n_atoms, *self.shape, -1)
+        parts = torch.split(density, self.widths, dim=-1)
+        total: Tensor = self.couplings[0](parts[0])
+        for coupling, part in zip(self.couplings[1:], parts[1:], strict=True):
+            total = total.index_add(0, coupling.target, coupling(part))
         return total
 
 
