@@ -49,8 +49,12 @@ class EquivCalculator(Calculator):  # type: ignore[misc]
         if isinstance(model, Potential):
             potential = recast(model, precision or model.dtype)
             potential = potential if device is None else potential.to(device)
-        else:
+        elif isinstance(model, (str, Path)):
             potential = load(model, device or "cpu", precision)
+        else:
+            raise ValueError(
+                f"model is a {type(model).__name__}; give a Potential, or the path of a saved one"
+            )
         self.potential = potential.requires_grad_(False).eval()
 
     def calculate(
@@ -62,6 +66,14 @@ class EquivCalculator(Calculator):  # type: ignore[misc]
         """Everything at once: one graph, one gradient."""
         super().calculate(atoms, properties, system_changes)
         self.results = {}
+        if self.atoms is None:
+            raise ValueError(
+                "no atoms to calculate; give calculate(atoms), or ask atoms.get_potential_energy()"
+            )
+        with torch.inference_mode(False):  # forces are a gradient, whatever the mode of the caller
+            self.results = self._evaluate(properties or [])
+
+    def _evaluate(self, properties: list[str]) -> dict[str, Any]:
         potential = self.potential
         graph = from_atoms(self.atoms, potential.cutoff).to(next(potential.parameters()).device)
         potential.check(graph.atomic_numbers)
@@ -72,7 +84,7 @@ class EquivCalculator(Calculator):  # type: ignore[misc]
             "energies": prediction.node_energy.cpu().numpy(),
             "forces": prediction.forces.cpu().numpy(),
         }
-        if "stress" in (properties or []) or bool(graph.pbc.all()):
+        if "stress" in properties or bool(graph.pbc.all()):
             full = stress(prediction.virial, graph.cell, graph.pbc)[0]
             results["stress"] = full_3x3_to_voigt_6_stress(full.cpu().numpy())
-        self.results = results
+        return results

@@ -1,15 +1,18 @@
 """Save and load a potential: one file, JSON header + tensors (safetensors), verified when loaded.
 
 The header holds the format version, the package version, the units, the configuration, the statistics and a
-self-test: a reference structure with the energy, forces and stress that the saved potential gave. Loading executes
-nothing from the file.
+self-test: a reference structure with the energy, forces and stress that the saved potential gave. A checksum beside
+it finds damage, the self-test a program that computes something else. Loading executes nothing from the file.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -36,8 +39,10 @@ def write(path: Path | str, header: dict[str, Any], tensors: dict[str, Tensor]) 
     path = Path(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     contiguous = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    text = json.dumps(header)
+    metadata = {"potential": text, "sha256": _checksum(text, contiguous)}
     try:
-        data = safetensors.torch.save(contiguous, metadata={"potential": json.dumps(header)})
+        data = safetensors.torch.save(contiguous, metadata=metadata)
         with partial.open("wb") as f:
             f.write(data)
             f.flush()
@@ -45,6 +50,15 @@ def write(path: Path | str, header: dict[str, Any], tensors: dict[str, Tensor]) 
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _checksum(header: str, tensors: dict[str, Tensor]) -> str:
+    """SHA-256 of the header and of every tensor's name, type, shape and bytes."""
+    digest = hashlib.sha256(header.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def read(path: Path | str) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -61,9 +75,13 @@ def read(path: Path | str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         tensors = safetensors.torch.load(data)
         (length,) = struct.unpack("<Q", data[:8])
-        header = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["potential"])
+        metadata = json.loads(data[8 : 8 + length])["__metadata__"]
+        text, expected = metadata["potential"], metadata["sha256"]
+        header = json.loads(text)
     except (safetensors.SafetensorError, struct.error, KeyError, ValueError, TypeError) as error:
         raise ValueError(f"{path}: not a potential file, or a damaged one ({error}); {remedy}") from error
+    if _checksum(text, tensors) != expected:
+        raise ValueError(f"{path}: damaged, its checksum is not that of its content; take an intact copy")
     if not isinstance(header, dict):
         raise ValueError(f"{path}: the header is {type(header).__name__}, expected a table; {remedy}")
     return header, tensors
@@ -99,9 +117,10 @@ def load(path: Path | str, device: torch.device | str = "cpu", dtype: torch.dtyp
     if header.get("format") != FORMAT:
         raise ValueError(
             f"{path}: format {header.get('format')}, written by version {header.get('version')}; this version "
-            f"{__version__} reads format {FORMAT}; install a newer equiv-potential, or save the model again with this one"
+            f"{__version__} reads format {FORMAT}; install a newer equiv-potential, or save the model again with "
+            "this one"
         )
-    try:
+    with _blaming(path):
         saved = DTYPES[header["dtype"]]
         facts = dict(header["statistics"])
         statistics = Statistics(
@@ -112,21 +131,27 @@ def load(path: Path | str, device: torch.device | str = "cpu", dtype: torch.dtyp
         )
         potential = build(header["config"], statistics, dtype=dtype or saved)
         potential.load_state_dict(tensors)
-        test = header["self_test"]
-        structure = Atoms(test["numbers"], test["positions"], cell=test["cell"], pbc=True)
-    except (KeyError, TypeError, RuntimeError, ValueError) as error:
-        raise ValueError(
-            f"{path}: the file does not describe a potential of this version: {error}"
-        ) from error
     potential = potential.to(device)
-    _verify(
-        potential,
-        structure,
-        test,
-        TOLERANCE[torch.float32 if torch.float32 in (saved, dtype) else saved],
-        path,
-    )
+    with _blaming(path):
+        _verify(
+            potential,
+            header["self_test"],
+            TOLERANCE[torch.float32 if torch.float32 in (saved, dtype) else saved],
+        )
     return potential.eval()
+
+
+@contextmanager
+def _blaming(path: Path | str) -> Iterator[None]:
+    """Whatever a file's content makes go wrong is a ValueError that names the file."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        what = f"no {error} in it" if type(error) is KeyError else str(error)
+        raise ValueError(
+            f"{path}: does not describe a potential of version {__version__}: {what}; take an intact copy, or "
+            "fit or save the model again with this version"
+        ) from error
 
 
 def _reference_structure(potential: Potential) -> Atoms:
@@ -156,9 +181,9 @@ def _self_test(potential: Potential, atoms: Atoms) -> dict[str, Any]:
     }
 
 
-def _verify(
-    potential: Potential, atoms: Atoms, test: dict[str, Any], tolerance: float, path: Path | str
-) -> None:
+def _verify(potential: Potential, test: dict[str, Any], tolerance: float) -> None:
+    atoms = Atoms(test["numbers"], test["positions"], cell=test["cell"], pbc=True)
+    potential.check(torch.from_numpy(atoms.numbers))
     now = _self_test(potential, atoms)
     e0 = dict(zip(potential.statistics.elements, potential.statistics.e0, strict=True))
     bound = abs(test["energy"][0] - sum(e0[s] for s in atoms.get_chemical_symbols()))
@@ -170,6 +195,6 @@ def _verify(
         error = float(np.abs(got - expected).max()) if got.shape == expected.shape else np.inf
         if not error <= tolerance * size:
             raise ValueError(
-                f"{path}: self-test failed: {key} differs by {error:.2e} {UNITS[key]} from the saved value "
-                f"(allowed {tolerance * size:.1e}); the file is damaged or was written by an incompatible version"
+                f"self-test failed, {key} differs by {error:.2e} {UNITS[key]} from the saved value "
+                f"(allowed {tolerance * size:.1e})"
             )

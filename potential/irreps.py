@@ -1,7 +1,7 @@
 """Angular algebra in e3nn's conventions: spherical harmonics, couplings, and products on the sphere.
 
 Components of order l stand at l^2 ... (l+1)^2 - 1 of one axis of length (lmax+1)^2, m from -l to l
-(for l = 1: y, z, x). Harmonics have `component` normalisation: the squares of order l sum to 2l+1.
+(for l = 1: x, y, z; the polar axis is y). Harmonics have `component` normalisation: the squares of order l sum to 2l+1.
 """
 
 from __future__ import annotations

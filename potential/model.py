@@ -76,7 +76,8 @@ class Potential(nn.Module):
         features = self.network(vectors, torch.cat([species, alone]), center, neighbor)
         output: Tensor = self.head(features).double()
         energy, energy_alone = torch.split(output, [n_atoms, n_species])
-        return e0[species] + self.statistics.scale * (energy - energy_alone[species])
+        isolated = torch.bincount(center, minlength=n_atoms) == 0  # exactly e0, whatever the rounding
+        return e0[species] + self.statistics.scale * (energy - energy_alone[species]).masked_fill(isolated, 0)
 
 
 def build(

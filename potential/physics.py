@@ -39,8 +39,9 @@ def edge_gradient(
 
     With `create_graph` the gradient can itself be differentiated, which fitting to forces needs.
     """
-    vectors = graph.edge_vectors().to(model.dtype).requires_grad_()
-    energy = model(vectors, graph.atomic_numbers, graph.center, graph.neighbor)
+    with torch.enable_grad():  # also for a caller under no_grad
+        vectors = graph.edge_vectors().to(model.dtype).requires_grad_()
+        energy = model(vectors, graph.atomic_numbers, graph.center, graph.neighbor)
     if len(vectors) == 0:  # lonely atoms: nothing to differentiate by
         return energy, vectors, torch.zeros_like(vectors)
     (gradient,) = torch.autograd.grad(energy.sum(), vectors, create_graph=create_graph)
