@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 RUNS   ?= runs
 
-.PHONY: quickstart test lint check bench clean
+.PHONY: quickstart test lint check bench bench-acac clean
 
 # The environment, rebuilt when a dependency changes. torch first: the constraint picks the tested build,
 # and nothing that comes after can pull another one.
@@ -27,6 +27,12 @@ check: $(VENV)/.ready
 	$(BIN)/python -m pytest
 
 test: lint check
+
+# Slow science: the numbers of README.md and docs/. On a quiet machine: 25 minutes on 2 cores.
+bench: bench-acac
+
+bench-acac: $(VENV)/.ready
+	$(BIN)/python bench/acac.py
 
 clean:
 	rm -rf $(VENV) $(RUNS)

@@ -93,7 +93,7 @@ def test_run_directory_holds_what_architecture_says(folder: Path, capsys: pytest
 
 
 def test_training_learns(folder: Path) -> None:
-    assert main(["train.xyz", "--epochs", "30", "--output", "run", *QUICK]) == 0
+    assert main(["train.xyz", "--epochs", "20", "--output", "run", *QUICK]) == 0
     summary = json.loads((folder / "run/summary.json").read_text())
     reference = np.concatenate([a.get_forces() for a in frames(24)])
     assert summary["errors"]["valid"]["forces_rmse"] < 0.5 * 1e3 * np.sqrt(np.mean(reference**2))
@@ -109,7 +109,10 @@ def test_three_and_three_epochs_are_six(folder: Path) -> None:
     assert_same(folder / "six", folder / "three")
     same = ("epoch", "step", "lr", "loss", "valid_forces_rmse", "valid_energy_rmse")
     metrics = [
-        [[json.loads(line)[k] for k in same] for line in (folder / d / "metrics.jsonl").read_text().splitlines()]
+        [
+            [json.loads(line)[k] for k in same]
+            for line in (folder / d / "metrics.jsonl").read_text().splitlines()
+        ]
         for d in ("six", "three")
     ]
     assert metrics[0] == metrics[1]
@@ -132,7 +135,9 @@ def test_ctrl_c_saves_and_resume_goes_on_exactly(folder: Path, steps: int) -> No
         "loop.train_step = counted\n"
         "sys.exit(main(sys.argv[1:]))\n"
     )
-    done = subprocess.run([sys.executable, "-c", code, *options, "--output", "cut"], check=False, capture_output=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *options, "--output", "cut"], check=False, capture_output=True
+    )
     assert done.returncode == 130, done.stderr
     assert b"--resume" in done.stdout
     assert main(["--resume", "--output", "cut"]) == 0
@@ -141,10 +146,12 @@ def test_ctrl_c_saves_and_resume_goes_on_exactly(folder: Path, steps: int) -> No
 
 def test_killed_run_resumes_to_the_same_weights(folder: Path) -> None:
     """SIGKILL at whatever moment the clock picks."""
-    options = ["train.xyz", *QUICK, "--epochs", "60"]
+    options = ["train.xyz", *QUICK, "--epochs", "20"]
     assert main([*options, "--output", "whole"]) == 0
     code = "import sys; from train import loop; from train.cli import main; loop.SAVE_SECONDS = 0.0; main(sys.argv[1:])"
-    process = subprocess.Popen([sys.executable, "-c", code, *options, "--output", "cut"], stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *options, "--output", "cut"], stdout=subprocess.DEVNULL
+    )
     deadline = time.monotonic() + 60
     while not (folder / "cut/state.safetensors").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -169,7 +176,7 @@ def test_minutes_bound_the_training(folder: Path) -> None:
 
 
 def test_early_stopping_stops(folder: Path) -> None:
-    options = ["--epochs", "400", "--set", "fit.patience=10", "--set", "fit.learning_rate=1e-12"]
+    options = ["--epochs", "200", "--set", "fit.patience=10", "--set", "fit.learning_rate=1e-12"]
     assert main(["train.xyz", *options, "--output", "run", *QUICK]) == 0
     last = json.loads((folder / "run/metrics.jsonl").read_text().splitlines()[-1])
     assert last["epoch"] < 60
@@ -177,11 +184,27 @@ def test_early_stopping_stops(folder: Path) -> None:
 
 
 def test_energies_alone_and_stress_train(folder: Path) -> None:
-    write(folder / "si.xyz", [a for a in frames(214, "mlearn/Si_train.extxyz.xz") if len(a) < 3][:12])
+    write(folder / "si.xyz", frames(214, "mlearn/Si_train.extxyz.xz")[::30])
     assert main(["si.xyz", "--epochs", "3", "--output", "si", *QUICK]) == 0
     errors = json.loads((folder / "si/summary.json").read_text())["errors"]["valid"]
     assert errors["stress_rmse"] is not None
-    assert main(["si.xyz", "--forces-key", "none", "--stress-key", "none", "--epochs", "3", "--output", "e", *QUICK]) == 0
+    assert (
+        main(
+            [
+                "si.xyz",
+                "--forces-key",
+                "none",
+                "--stress-key",
+                "none",
+                "--epochs",
+                "3",
+                "--output",
+                "e",
+                *QUICK,
+            ]
+        )
+        == 0
+    )
     errors = json.loads((folder / "e/summary.json").read_text())["errors"]["valid"]
     assert errors["forces_rmse"] is None
     assert errors["energy_rmse"] is not None
@@ -209,7 +232,10 @@ def test_help_answers_in_a_second() -> None:
         ([], ["no training file"]),
         (["absent.xyz"], ["absent.xyz"]),
         (["train.xyz", "--preset", "smal"], ["smal", "did you mean 'small'"]),
-        (["train.xyz", "--set", "model.cuttoff=4.0"], ["[model] has no setting 'cuttoff'", "did you mean 'cutoff'"]),
+        (
+            ["train.xyz", "--set", "model.cuttoff=4.0"],
+            ["[model] has no setting 'cuttoff'", "did you mean 'cutoff'"],
+        ),
         (["train.xyz", "--set", "fit.batchsize=4"], ["'batchsize'", "did you mean 'batch_size'"]),
         (["train.xyz", "--set", "fti.batch_size=4"], ["[fti]", "did you mean 'fit'"]),
         (["train.xyz", "--set", "fit.batch_size=many"], ["batch_size", "whole number"]),

@@ -16,9 +16,9 @@ else:
 
 PRESETS: dict[str, dict[str, int]] = {
     "tiny": {"channels": 16, "message_channels": 16, "vector_channels": 8, "lmax": 2, "correlation": 2},
-    "small": {"channels": 64, "message_channels": 32, "vector_channels": 16},
-    "medium": {"channels": 128, "message_channels": 64, "vector_channels": 32},
-    "large": {"channels": 192, "message_channels": 96, "vector_channels": 48, "hidden_lmax": 2},
+    "small": {"channels": 64, "message_channels": 32, "vector_channels": 16, "lmax": 2},
+    "medium": {"channels": 128, "message_channels": 64, "vector_channels": 32, "lmax": 3},
+    "large": {"channels": 192, "message_channels": 96, "vector_channels": 48, "lmax": 3, "hidden_lmax": 2},
 }
 
 
@@ -48,7 +48,7 @@ class Fit:
     minutes: float = 0.0  # wall time of training; 0: from `epochs`
     batch_size: int = 0  # structures per step; 0: chosen from the data
     optimizer: str = "soap"  # soap or adamw
-    learning_rate: float = 0.01
+    learning_rate: float = 0.005
     weight_decay: float = 0.0
     warmup_steps: int = 100
     decay: float = 0.6  # last part of the run, over which the learning rate falls to zero

@@ -43,7 +43,7 @@ class EquivariantConfig:
     channels: int = 64
     message_channels: int = 32
     vector_channels: int = 16
-    lmax: int = 3
+    lmax: int = 2
     hidden_lmax: int = 1
     correlation: int = 3
     n_layers: int = 2
@@ -83,48 +83,51 @@ def orders(x: Tensor, lmax: int) -> tuple[Tensor, ...]:
     return torch.split(x, [2 * l + 1 for l in range(lmax + 1)])
 
 
+def orders_of(lmax: int) -> Tensor:
+    """The order l of each of the (lmax+1)^2 components: 0, 1, 1, 1, 2, ..."""
+    return torch.cat([torch.full((2 * l + 1,), l) for l in range(lmax + 1)])
+
+
 class Density(nn.Module):
     """D and A of the module's equation: messages (n_atoms, width) -> ((lmax+1)^2, n_atoms, channels)."""
+
+    order: Tensor
 
     def __init__(self, config: EquivariantConfig, message: list[int]):
         """`message`: channels of the messages of order 0, 1, ..."""
         super().__init__()
         self.config, self.message = config, message
-        n_paths = [len(coupling_paths(l1, config.lmax, config.lmax)) for l1 in range(len(message))]
-        fan_in = [0] * (config.lmax + 1)
+        paths = [coupling_paths(l1, config.lmax, config.lmax) for l1 in range(len(message))]
+        into = [sum(l3 == l for p in paths for _, l3 in p) for l in range(config.lmax + 1)]
         self.mix = nn.ParameterList()
+        self.register_buffer("order", orders_of(config.lmax), persistent=False)
         for l1, width in enumerate(message):
-            self.mix.append(matrix(n_paths[l1], config.n_radial * width, config.channels))
-            for _, l3 in coupling_paths(l1, config.lmax, config.lmax):
-                fan_in[l3] += 1
-            if l1 > 0:
-                self.register_buffer(
-                    f"couple_{l1}", coupling_matrix(l1, config.lmax, config.lmax), persistent=False
-                )
-        self.norm = [1 / math.sqrt(n) for n in fan_in]
+            weight = matrix(len(paths[l1]), config.n_radial * width, config.channels)
+            for k, (_, l3) in enumerate(paths[l1]):
+                weight.data[k] /= math.sqrt(into[l3])
+            self.mix.append(weight)
+            rows = [(k, l3 * l3 + m) for k, (_, l3) in enumerate(paths[l1]) for m in range(2 * l3 + 1)]
+            path, row = torch.tensor(rows).T
+            self.register_buffer(f"path_{l1}", path.contiguous(), persistent=False)
+            self.register_buffer(f"row_{l1}", row.contiguous(), persistent=False)
+            matrix_l1 = coupling_matrix(l1, config.lmax, config.lmax)
+            self.register_buffer(f"couple_{l1}", matrix_l1.contiguous(), persistent=False)
 
     def forward(self, basis: Tensor, messages: Tensor, neighbor: Tensor) -> Tensor:
-        c = self.config
         n_atoms, n_slots, _ = basis.shape
+        n_radial, n_harmonics = self.config.n_radial, len(self.order)
         sent = messages.index_select(0, neighbor).view(n_atoms, n_slots, -1)
-        density = torch.bmm(basis.transpose(1, 2), sent).view(n_atoms, (c.lmax + 1) ** 2, c.n_radial, -1)
-        mixed: list[list[Tensor]] = [[] for _ in range(c.lmax + 1)]
+        density = torch.bmm(basis.transpose(1, 2), sent).view(n_atoms, n_harmonics, n_radial, -1)
         parts = torch.split(density, [(2 * l1 + 1) * width for l1, width in enumerate(self.message)], dim=-1)
-        for l1, (part, width) in enumerate(zip(parts, self.message, strict=True)):
-            if l1 == 0:
-                coupled = part.transpose(0, 1).reshape((c.lmax + 1) ** 2, n_atoms, -1)
-            else:
-                part = (
-                    part.view(*part.shape[:-1], 2 * l1 + 1, width)
-                    .permute(1, 3, 0, 2, 4)
-                    .reshape(-1, n_atoms * c.n_radial * width)
-                )
-                coupled = (getattr(self, f"couple_{l1}") @ part).view(-1, n_atoms, c.n_radial * width)
-            l3s = [l3 for _, l3 in coupling_paths(l1, c.lmax, c.lmax)]
-            blocks = torch.split(coupled, [2 * l3 + 1 for l3 in l3s])
-            for l3, block, weight in zip(l3s, blocks, self.mix[l1], strict=True):
-                mixed[l3].append(block @ weight)
-        return torch.cat([sum(terms[1:], terms[0]) * self.norm[l] for l, terms in enumerate(mixed)])
+        scalar = parts[0].transpose(0, 1).reshape(n_harmonics, n_atoms, -1)
+        total = torch.bmm(scalar, self.mix[0].index_select(0, self.order))
+        for l1 in range(1, len(parts)):
+            shape = (n_atoms, n_harmonics, n_radial, 2 * l1 + 1, self.message[l1])
+            part = parts[l1].reshape(shape).permute(1, 3, 0, 2, 4).reshape(n_harmonics * (2 * l1 + 1), -1)
+            coupled = (self.get_buffer(f"couple_{l1}") @ part).view(-1, n_atoms, n_radial * self.message[l1])
+            weight = self.mix[l1].index_select(0, self.get_buffer(f"path_{l1}"))
+            total = total.index_add(0, self.get_buffer(f"row_{l1}"), torch.bmm(coupled, weight))
+        return total
 
 
 class Product(nn.Module):
@@ -132,29 +135,30 @@ class Product(nn.Module):
 
     to_grid: Tensor
     from_grid: Tensor
+    order: Tensor
 
     def __init__(self, config: EquivariantConfig, lmax_out: int, n_species: int):
         super().__init__()
-        self.config, self.lmax_out = config, lmax_out
-        n, c = config.correlation, config.channels
-        self.factors = matrix(config.lmax + 1, c, n * c)
-        offset = torch.ones(n_species, n, c, dtype=torch.float64)
-        offset[:, 0] = 0
-        self.offset = nn.Parameter(offset.flatten(1))
+        self.n_species, n, c = n_species, config.correlation, config.channels
+        self.factors = matrix(n * (config.lmax + 1), c, c)
+        self.offset = nn.Parameter(torch.ones(n * n_species, c, dtype=torch.float64))
+        self.offset.data[:n_species] = 0
         to_grid, from_grid = sphere_grid(config.lmax, lmax_out, n * config.lmax + lmax_out)
         self.register_buffer("to_grid", to_grid.contiguous(), persistent=False)
         self.register_buffer("from_grid", from_grid.contiguous(), persistent=False)
+        order = orders_of(config.lmax)
+        index = torch.cat([order + k * (config.lmax + 1) for k in range(n)])
+        self.register_buffer("order", index, persistent=False)
 
     def forward(self, density: Tensor, species: Tensor) -> Tensor:
-        n, c = self.config.correlation, self.config.channels
-        n_atoms = density.shape[1]
-        fields = [x @ w for x, w in zip(orders(density, self.config.lmax), self.factors, strict=True)]
-        fields[0] = fields[0] + self.offset[species]
-        if n == 1:
-            return torch.cat(fields[: self.lmax_out + 1])
-        values = (self.to_grid @ torch.cat(fields).flatten(1)).view(-1, n_atoms, n, c).unbind(2)
-        product = math.prod(values[1:], start=values[0])
-        return (self.from_grid @ product.flatten(1)).view(-1, n_atoms, c)
+        n_harmonics, n_atoms, channels = density.shape
+        values = []
+        factors = self.factors.index_select(0, self.order).split(n_harmonics)
+        for k, factor in enumerate(factors):
+            field = torch.bmm(density, factor).view(n_harmonics, -1)
+            offset = self.offset.index_select(0, species + k * self.n_species).view(1, -1)
+            values.append(torch.addmm(offset, self.to_grid, field))
+        return (self.from_grid @ math.prod(values[1:], start=values[0])).view(-1, n_atoms, channels)
 
 
 class Layer(nn.Module):
