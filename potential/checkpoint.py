@@ -1,8 +1,8 @@
 """Save and load a potential: one file, JSON header + tensors (safetensors), verified when loaded.
 
 The header holds the format version, the package version, the units, the configuration, the statistics and a
-self-test: a reference structure with the energy, forces and stress that the saved potential gave. A checksum beside
-it finds damage, the self-test a program that computes something else. Loading executes nothing from the file.
+self-test: a reference structure with the energy, forces and stress that the saved potential gave. A checksum
+finds damage, the self-test a program that computes something else. Loading executes nothing from the file.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ def write(path: Path | str, header: dict[str, Any], tensors: dict[str, Tensor]) 
     path = Path(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     contiguous = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-    text = json.dumps(header)
-    metadata = {"potential": text, "sha256": _checksum(text, contiguous)}
+    # One entry of metadata: safetensors writes several in random order.
+    text = json.dumps({**header, "sha256": _checksum(header, contiguous)})
     try:
-        data = safetensors.torch.save(contiguous, metadata=metadata)
+        data = safetensors.torch.save(contiguous, metadata={"potential": text})
         with partial.open("wb") as f:
             f.write(data)
             f.flush()
@@ -52,9 +52,9 @@ def write(path: Path | str, header: dict[str, Any], tensors: dict[str, Tensor]) 
         partial.unlink(missing_ok=True)
 
 
-def _checksum(header: str, tensors: dict[str, Tensor]) -> str:
+def _checksum(header: dict[str, Any], tensors: dict[str, Tensor]) -> str:
     """SHA-256 of the header and of every tensor's name, type, shape and bytes."""
-    digest = hashlib.sha256(header.encode())
+    digest = hashlib.sha256(json.dumps(header).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
@@ -75,15 +75,19 @@ def read(path: Path | str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         tensors = safetensors.torch.load(data)
         (length,) = struct.unpack("<Q", data[:8])
-        metadata = json.loads(data[8 : 8 + length])["__metadata__"]
-        text, expected = metadata["potential"], metadata["sha256"]
-        header = json.loads(text)
-    except (safetensors.SafetensorError, struct.error, KeyError, ValueError, TypeError) as error:
+        header = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["potential"])
+        expected = header.pop("sha256")
+    except (
+        safetensors.SafetensorError,
+        struct.error,
+        AttributeError,
+        LookupError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise ValueError(f"{path}: not a potential file, or a damaged one ({error}); {remedy}") from error
-    if _checksum(text, tensors) != expected:
+    if _checksum(header, tensors) != expected:
         raise ValueError(f"{path}: damaged, its checksum is not that of its content; take an intact copy")
-    if not isinstance(header, dict):
-        raise ValueError(f"{path}: the header is {type(header).__name__}, expected a table; {remedy}")
     return header, tensors
 
 

@@ -481,6 +481,10 @@ def test_a_refusal_leaves_no_old_results(calc: EquivCalculator) -> None:
         with pytest.raises(ValueError, match="finite"):
             atoms.get_forces()
     assert calc.results == {}
+    calc.calculate(diamond())
+    with pytest.raises(ValueError, match="finite"):
+        calc.calculate(atoms)
+    assert calc.results == {}
 
 
 def test_stress_of_a_slab_and_of_a_molecule(calc: EquivCalculator) -> None:
