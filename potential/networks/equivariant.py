@@ -140,9 +140,11 @@ class Density(nn.Module):
         sent = messages.index_select(0, neighbor).view(n_atoms, n_slots, -1)
         density = torch.bmm(basis.transpose(1, 2), sent).view(n_atoms, *self.shape, -1)
         parts = torch.split(density, self.widths, dim=-1)
-        total: Tensor = self.couplings[0](parts[0])
-        for coupling, part in zip(self.couplings[1:], parts[1:], strict=True):
-            total = total.index_add(0, coupling.target, coupling(part))
+        terms = [coupling(part) for coupling, part in zip(self.couplings, parts, strict=True)]
+        targets = [coupling.get_buffer("target") for coupling in self.couplings]
+        total: Tensor = terms[0]
+        for target, term in zip(targets[1:], terms[1:], strict=True):
+            total = total.index_add(0, target, term)
         return total
 
 
@@ -169,7 +171,7 @@ class Product(nn.Module):
     def forward(self, density: Tensor, species: Tensor) -> Tensor:
         n_harmonics, n_atoms, channels = density.shape
         values = []
-        factors = self.factors.index_select(0, self.order).split(n_harmonics)
+        factors = torch.split(self.factors.index_select(0, self.order), n_harmonics)
         for k, factor in enumerate(factors):
             field = torch.bmm(density, factor).view(n_harmonics, -1)
             offset = self.offset.index_select(0, species + k * self.n_species).view(1, -1)
