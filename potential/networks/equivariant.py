@@ -47,7 +47,7 @@ class EquivariantConfig:
     hidden_lmax: int = 1
     correlation: int = 3
     n_layers: int = 2
-    n_radial: int = 8
+    n_radial: int = 6
     cutoff: float = 5.0
 
     def __post_init__(self) -> None:
