@@ -180,6 +180,8 @@ def cut_metrics(directory: Path, step: int) -> None:
 def continue_run(run: Run, task: Task) -> str:
     """Load the state to go on from. A run made longer goes on from where its learning rate began to fall,
     so that 3 epochs and then 6 are the same as 6 at once."""
+    for leftover in task.directory.glob(".*.partial"):  # of a process that was killed while writing
+        leftover.unlink()
     state, trunk = task.directory / "state.safetensors", task.directory / "trunk.safetensors"
     if trunk.exists():
         load_state(run, trunk)
