@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 RUNS   ?= runs
 
-.PHONY: quickstart test lint check bench bench-acac clean
+.PHONY: quickstart test lint check bench bench-acac bench-speed clean
 
 # The environment, rebuilt when a dependency changes. torch first: the constraint picks the tested build,
 # and nothing that comes after can pull another one.
@@ -33,6 +33,10 @@ bench: bench-acac
 
 bench-acac: $(VENV)/.ready
 	$(BIN)/python bench/acac.py
+
+# Others beside ours: examples/compare/README.md.
+bench-speed: $(VENV)/.ready
+	$(BIN)/potential-bench --preset small medium --output docs/results
 
 clean:
 	rm -rf $(VENV) $(RUNS)

@@ -1,0 +1,1 @@
+"""Questions put to a model: how fast it is, and where the time goes."""

@@ -1,0 +1,261 @@
+"""One contestant of potential-bench in a process of its own: reads orders as JSON lines, answers each with one line.
+
+A script that needs only Python >= 3.9, ase and the calculator, so that the Python of another environment can run it.
+What a contestant is, and what an adapter may add to it, stands in this folder's README.md.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import difflib
+import importlib
+import importlib.metadata
+import importlib.util
+import inspect
+import json
+import math
+import os
+import platform
+import re
+import resource
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+TASKS = ("forces", "evaluation", "training")
+WARM_UP = 3  # calls before the clock runs; a call longer than PATIENCE is warm after one
+PATIENCE = 5.0  # s
+DISPLACEMENT = 0.01  # Å; atoms move between calls, as in dynamics, so that no calculator answers from memory
+
+
+@dataclass
+class Stage:
+    """What the process holds between orders."""
+
+    module: ModuleType | None = None
+    calculator: Any = None
+    call: Callable[[], Any] | None = None
+    period: int = 1  # calls that belong together
+    seconds: float = 0.0  # of the last call
+    base_mib: float = 0.0  # in memory before the task
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """`; did you mean 'EMT'?`, or nothing."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def load_factory(text: str) -> tuple[ModuleType, Callable[..., Any]]:
+    """The module and the callable that `module:factory` or `path/to/file.py:factory` names.
+
+    Raises:
+        ValueError: no such module, file or name in it.
+    """
+    source, _, name = text.rpartition(":")
+    if source.endswith(".py"):
+        path = Path(source)
+        if not path.is_file():
+            raise ValueError(f"{source}: there is no such file; give the path of an adapter")
+        # A name of its own: an adapter called mace.py must not hide the package mace.
+        spec = importlib.util.spec_from_file_location(f"contestant_{path.stem}", path)
+        if spec is None or spec.loader is None:
+            raise ValueError(f"{source}: not a Python file")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    else:
+        try:
+            module = importlib.import_module(source)
+        except ModuleNotFoundError as error:
+            raise ValueError(
+                f"{error} for Python {platform.python_version()}; install it, or give --python"
+            ) from error
+    public = {key: value for key, value in vars(module).items() if callable(value) and key[:1] != "_"}
+    if name not in public:
+        raise ValueError(f"{source} has no {name!r}{suggestion(name, public)}")
+    return module, public[name]
+
+
+def make(stage: Stage, calculator: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Build the calculator; it is given those of the options that its factory names.
+
+    Returns:
+        tasks it can do, versions, the precision it was asked for ("own" if it does not take one), and what its
+        adapter says about it.
+    """
+    stage.module, factory = load_factory(calculator)
+    named = inspect.signature(factory).parameters
+    given = {key: value for key, value in options.items() if key in named and value is not None}
+    stage.calculator = factory(**given)
+    more = vars(stage.module)
+    about = more["about"](stage.calculator) if "about" in more else {}
+    packages = [*more.get("PACKAGES", [calculator.split(":")[0].split(".")[0]]), "ase", "numpy", "torch"]
+    versions = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {
+        "tasks": ["forces", *(task for task in TASKS[1:] if task in more)],
+        "split": "split" in more,
+        "dtype": given.get("dtype", "own"),
+        "versions": versions,
+        "about": about,
+    }
+
+
+def structures_of(described: list[dict[str, Any]]) -> list[Any]:
+    """ase.Atoms of their description in JSON."""
+    from ase import Atoms
+
+    return [Atoms(**one) for one in described]
+
+
+def together(structures: list[Any]) -> list[Any]:
+    """Molecules in one Atoms object, too far apart to meet; periodic structures as they are."""
+    if len(structures) == 1 or any(atoms.pbc.any() for atoms in structures):
+        return structures
+    joined, end = structures[0].copy(), 0.0
+    joined.cell[:] = 0.0
+    for atoms in structures[1:]:
+        other = atoms.copy()
+        end = joined.positions[:, 0].max() + 30.0
+        other.positions[:, 0] += end - other.positions[:, 0].min()
+        joined += other
+    return [joined]
+
+
+def dynamics(calculator: Any, structures: list[Any]) -> Callable[[], Any]:
+    """Energy and forces as molecular dynamics asks for them: the atoms have moved a little since the last call."""
+    import numpy as np
+
+    random = np.random.default_rng(0)
+    systems = []
+    for atoms in together(structures):
+        atoms.calc = calculator
+        systems.append((atoms, atoms.positions.copy(), DISPLACEMENT * random.normal(size=(len(atoms), 3))))
+    sign = 1.0
+
+    def call() -> Any:
+        nonlocal sign
+        sign = -sign
+        for atoms, positions, displacement in systems:
+            atoms.positions = positions + sign * displacement
+            result = atoms.get_potential_energy(), atoms.get_forces()
+            if not math.isfinite(result[0]):
+                raise ValueError(f"the energy is {result[0]}")
+        return result
+
+    return call
+
+
+def prepare(stage: Stage, task: str, structures: list[dict[str, Any]]) -> dict[str, Any]:
+    """Set the task up and run it until it is warm."""
+    assert stage.module is not None
+    stage.call = None
+    forget_peak()
+    stage.base_mib = memory("VmRSS")
+    atoms, more = structures_of(structures), vars(stage.module)
+    edges = more["edges"](stage.calculator, atoms) if "edges" in more else None
+    if task == "forces":
+        stage.call = dynamics(stage.calculator, atoms)
+    else:
+        stage.call = more[task](stage.calculator, atoms)
+    stage.period = more.get("PERIODS", {}).get(task, 1)
+    for _ in range(WARM_UP):
+        begun = time.perf_counter()
+        stage.call()
+        stage.seconds = time.perf_counter() - begun
+        if stage.seconds > PATIENCE:
+            break
+    return {"edges": edges}
+
+
+def clock(stage: Stage, seconds: float) -> dict[str, float]:
+    """Mean times of one call in ms: CPU time of the process and wall time, over at least `seconds`."""
+    assert stage.call is not None
+    n = stage.period * max(1, math.ceil(seconds / max(stage.seconds * stage.period, 1e-6)))
+    cpu, wall = time.process_time(), time.perf_counter()
+    for _ in range(n):
+        stage.call()
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    stage.seconds = wall / n
+    return {"cpu_ms": 1e3 * cpu / n, "wall_ms": 1e3 * wall / n}
+
+
+def split(stage: Stage, structures: list[dict[str, Any]]) -> dict[str, Any]:
+    """Where the time of energy and forces goes, in ms, as the adapter measures it."""
+    assert stage.module is not None
+    parts = vars(stage.module)["split"](stage.calculator, together(structures_of(structures)))
+    return {"split": parts}
+
+
+def memory(name: str) -> float:
+    """VmRSS (now) or VmHWM (largest so far) of this process in MiB; elsewhere than on Linux always the largest."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+    except OSError:
+        unit = 2**20 if sys.platform == "darwin" else 2**10
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    found = re.search(rf"^{name}:\s+(\d+) kB", status, re.MULTILINE)
+    return int(found[1]) / 1024 if found else math.nan
+
+
+def forget_peak() -> None:
+    """Hand freed memory back and let the kernel count the peak from here, where it can."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
+    except (OSError, AttributeError, TypeError):
+        return
+
+
+def pin(threads: int) -> None:
+    """As many cores as threads (Linux): the last ones, since the first ones serve interrupts."""
+    if sys.platform == "linux":
+        allowed = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, allowed[-threads:])
+
+
+def answer(stage: Stage, order: dict[str, Any]) -> dict[str, Any]:
+    """Carry out one order."""
+    do = order.pop("do")
+    if do == "make":
+        return make(stage, **order)
+    if do == "prepare":
+        return prepare(stage, **order)
+    if do == "clock":
+        return clock(stage, **order)
+    if do == "split":
+        return split(stage, **order)
+    if do == "memory":
+        return {"base_mib": stage.base_mib, "peak_mib": memory("VmHWM")}
+    raise ValueError(f"unknown order {do!r}")
+
+
+def main() -> None:
+    """Serve until the orders end. Only answers go to stdout: what libraries print goes to stderr."""
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    sys.path[0] = os.getcwd()  # not this folder: its modules must not hide anybody's
+    pin(int(sys.argv[1]))
+    stage = Stage()
+    for line in sys.stdin:
+        try:
+            reply = answer(stage, json.loads(line))
+        except Exception as error:
+            traceback.print_exc()
+            own = isinstance(error, ValueError)
+            reply = {"error": str(error) if own else f"{type(error).__name__}: {error}"}
+        out.write(json.dumps(reply) + "\n")
+        out.flush()
+
+
+if __name__ == "__main__":
+    main()
