@@ -83,7 +83,7 @@ def measure(contestants: Sequence[Contestant], settings: Settings) -> Iterator[L
                     for system in systems:
                         if task != "training" or system.n_atoms <= TRAINING_ATOMS:
                             for line in compare(workers, task, system, settings):
-                                yield {**run, "threads": threads, **line}
+                                yield {**run, "threads": threads, "asked_dtype": dtype, **line}
 
 
 def compare(workers: Sequence[Running], task: str, system: System, settings: Settings) -> list[Line]:
@@ -114,7 +114,7 @@ def compare(workers: Sequence[Running], task: str, system: System, settings: Set
         if "error" in measured:
             lines[name]["error"] = measured["error"]
         else:
-            lines[name] |= summary(measured["rounds"], system.n_atoms)
+            lines[name] |= summary(measured["rounds"])
             if reference is not None and name != reference:
                 lines[name] |= ratios(measured["rounds"], times[reference]["rounds"], reference)
     return list(lines.values())
@@ -155,13 +155,13 @@ def take_turns(ready: dict[str, Running], settings: Settings) -> dict[str, dict[
     return times
 
 
-def summary(rounds: Times, n_atoms: int) -> Line:
+def summary(rounds: Times) -> Line:
     """Medians and quartiles over rounds, in ms."""
     line: Line = {"rounds": len(rounds)}
     for kind in ("cpu", "wall"):
         low, middle, high = spread([one[f"{kind}_ms"] for one in rounds])
         line |= {f"{kind}_ms": middle, f"{kind}_quartiles": [low, high]}
-    return line | {"us_per_atom": 1e3 * line["wall_ms"] / n_atoms}
+    return line
 
 
 def ratios(rounds: Times, reference: Times, name: str) -> Line:

@@ -54,14 +54,11 @@ def table(lines: Sequence[Line]) -> str:
     """Everything measured: one table per precision, number of threads and task, then the split of the time."""
     groups: dict[tuple[str, int, str], list[Line]] = {}
     for line in lines:
-        groups.setdefault((line["task"], line["threads"], line["dtype"]), []).append(line)
+        groups.setdefault((line["task"], line["threads"], line["asked_dtype"]), []).append(line)
     blocks = []
     for (task, threads, dtype), group in groups.items():
         clock = "CPU time on one pinned thread" if threads == 1 else f"wall time on {threads} threads"
-        precision = "precision of the calculator's own" if dtype == "own" else dtype
-        blocks.append(
-            f"{TITLES[task]}: {precision}, {clock}\n\n{grid(COLUMNS, [_row(line) for line in group])}"
-        )
+        blocks.append(f"{TITLES[task]}: {dtype}, {clock}\n\n{grid(COLUMNS, [_row(line) for line in group])}")
     parts = [line for line in lines if "split" in line]
     if parts:
         blocks.append(_split_table(parts))
@@ -75,7 +72,8 @@ def table(lines: Sequence[Line]) -> str:
 
 
 def _row(line: Line) -> list[str]:
-    start = [line["system"], str(line["atoms"]), str(line.get("edges") or ""), line["contestant"]]
+    name = line["contestant"] + (" (own precision)" if line["dtype"] == "own" else "")
+    start = [line["system"], str(line["atoms"]), str(line.get("edges") or ""), name]
     if "error" in line:
         return [*start, "failed", "", "", "", "", ""]
     kind = best(line)
@@ -109,9 +107,17 @@ def _split_table(lines: Sequence[Line]) -> str:
 
 
 def append_line(path: Path, line: Line) -> None:
-    """One JSON line at the end of a file."""
+    """One JSON line at the end of a file; five digits, since times have no more."""
     with path.open("a", encoding="utf-8") as f:
-        f.write(json.dumps(line, ensure_ascii=False) + "\n")
+        f.write(json.dumps(_rounded(line), ensure_ascii=False) + "\n")
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _rounded(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_rounded(part) for part in value]
+    return float(f"{value:.5g}") if isinstance(value, float) else value
 
 
 def draw(lines: Sequence[Line], path: Path) -> None:
