@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 TITLES = {
-    "forces": "energy and forces, with the neighbor list",
+    "forces": "forces through ASE, with the neighbor list",
     "evaluation": "energy and forces, neighbors known",
     "training": "training step",
 }
