@@ -1,6 +1,6 @@
 """SchNetPack's PaiNN (128 features, 3 interactions) with random weights as a contestant of potential-bench.
 
-For schnetpack 2.1.1 and 2.2; the settings are those of its configuration for MD17.
+For schnetpack 2.1.1; the settings are those of its configuration for MD17.
 """
 
 from collections.abc import Callable, Sequence
