@@ -24,6 +24,7 @@ from potential.analysis.cli import main, parser
 from potential.analysis.contestants import Contestant, environment, parse_calculator
 from potential.analysis.split import PARTS
 from potential.analysis.systems import build_system, elements_of, relabel, standard
+from potential.analysis.worker import structures_of, together
 from potential.graph import from_atoms
 
 ROOT = Path(__file__).parents[1]
@@ -200,6 +201,16 @@ def test_molecule_is_a_molecule() -> None:
 def test_crystals_are_as_cubic_as_can_be() -> None:
     sides = [math.dist(row, (0, 0, 0)) for row in build_system("Si128").structures[0]["cell"]]
     assert sorted(round(side / 5.43) for side in sides) == [2, 2, 4]
+
+
+def test_molecules_together_do_not_meet() -> None:
+    molecules = structures_of(list(build_system("molecules").structures))
+    (joined,) = together(molecules)
+    assert joined.pbc.all()
+    assert len(joined) == 135
+    n_apart = sum(len(from_atoms(atoms, 14.0).center) for atoms in molecules)
+    assert len(from_atoms(joined, 14.0).center) == n_apart
+    assert together(molecules[:1]) == molecules[:1]
 
 
 def test_a_file_gives_its_first_structures(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from typing import Any
 TASKS = ("forces", "evaluation", "training")
 WARM_UP = 3  # calls before the clock runs; a call longer than PATIENCE is warm after one
 PATIENCE = 5.0  # s
+GAP = 15.0  # Å between molecules evaluated together
 DISPLACEMENT = 0.01  # Å; atoms move between calls, as in dynamics, so that no calculator answers from memory
 
 
@@ -118,16 +119,25 @@ def structures_of(described: list[dict[str, Any]]) -> list[Any]:
 
 
 def together(structures: list[Any]) -> list[Any]:
-    """Molecules in one Atoms object, too far apart to meet; periodic structures as they are."""
+    """Molecules in one Atoms object, too far apart to meet; periodic structures as they are.
+
+    They stand on a grid in a periodic box: some codes pay dearly for a neighbor list without a cell.
+    """
     if len(structures) == 1 or any(atoms.pbc.any() for atoms in structures):
         return structures
-    joined, end = structures[0].copy(), 0.0
-    joined.cell[:] = 0.0
-    for atoms in structures[1:]:
+    side = math.ceil(len(structures) ** (1 / 3) - 1e-9)
+    spacing = max(float(max(atoms.positions.max(0) - atoms.positions.min(0))) for atoms in structures) + GAP
+    joined = None
+    for k, atoms in enumerate(structures):
         other = atoms.copy()
-        end = joined.positions[:, 0].max() + 30.0
-        other.positions[:, 0] += end - other.positions[:, 0].min()
-        joined += other
+        corner = [spacing * (k // side**axis % side) for axis in range(3)]
+        other.positions += corner - other.positions.min(0)
+        joined = other if joined is None else joined + other
+    assert joined is not None
+    joined.cell[:] = 0.0
+    for axis in range(3):
+        joined.cell[axis, axis] = side * spacing
+    joined.pbc = True
     return [joined]
 
 
