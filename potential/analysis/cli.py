@@ -171,7 +171,7 @@ def run(args: argparse.Namespace) -> int:
         ValueError: anything a user can put right.
     """
     from potential.analysis.speed import measure
-    from potential.analysis.tables import append_line, draw, number, table
+    from potential.analysis.tables import append_line, draw, latest, number, table
 
     who, what = contestants(args), settings(args)
     directory = Path(args.output)
@@ -184,7 +184,7 @@ def run(args: argparse.Namespace) -> int:
         time = f"{number(line['wall_ms'])} ms" if "wall_ms" in line else line["error"]
         case = ", ".join(str(line[key]) for key in ("system", "task", "dtype", "threads"))
         print(f"{line['contestant']}, {case} threads: {time}", file=sys.stderr)
-    draw(lines, directory / "speed.png")
+    draw(latest(directory / "speed.jsonl"), directory / "speed.png")
     print(table(lines))
     print(f"\nwritten: {directory / 'speed.jsonl'}, {directory / 'speed.png'}")
     return 0 if any("error" not in line for line in lines) else 1

@@ -120,38 +120,52 @@ def _rounded(value: Any) -> Any:
     return float(f"{value:.5g}") if isinstance(value, float) else value
 
 
+def latest(path: Path) -> list[Line]:
+    """The last measurement of each kind that a file of JSON lines holds."""
+    lines = [json.loads(text) for text in path.read_text(encoding="utf-8").splitlines()]
+    keys = ("contestant", "task", "system", "dtype", "threads")
+    return list({tuple(line[key] for key in keys): line for line in lines if "error" not in line}.values())
+
+
 def draw(lines: Sequence[Line], path: Path) -> None:
-    """µs per atom against atoms, one panel per task, as PNG."""
+    """µs per atom against atoms, one panel per task, as PNG; crystals of one element are joined by a line."""
     from matplotlib.figure import Figure
 
-    good = [line for line in lines if "error" not in line]
-    tasks = [task for task in TITLES if any(line["task"] == task for line in good)]
+    tasks = [task for task in TITLES if any(line["task"] == task for line in lines)]
     if not tasks:
         return
-    figure = Figure(figsize=(5.2 * len(tasks), 4.4), layout="constrained")
-    for k, task in enumerate(tasks):
-        _panel(
-            figure.add_subplot(1, len(tasks), k + 1), [line for line in good if line["task"] == task], lines
-        )
-    figure.savefig(path, dpi=150)
+    figure = Figure(figsize=(4.4 * len(tasks), 4.6), layout="constrained")
+    panels = figure.subplots(1, len(tasks), sharey=True, squeeze=False)[0]
+    names = list(dict.fromkeys(line["contestant"] for line in lines))
+    entries: dict[str, Any] = {}
+    for axes, task in zip(panels, tasks, strict=True):
+        some = [line for line in lines if line["task"] == task]
+        entries = _panel(axes, some, names) | entries
+        axes.set_title(TITLES[task], fontsize=10)
+    panels[0].set_ylabel("µs per atom")
+    figure.legend(entries.values(), entries, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
+    figure.savefig(path, dpi=120)
 
 
-def _panel(axes: Axes, lines: Sequence[Line], everything: Sequence[Line]) -> None:
-    names = list(dict.fromkeys(line["contestant"] for line in everything))
-    curves: dict[tuple[str, str, int], list[Line]] = {}
+def _panel(axes: Axes, lines: Sequence[Line], names: Sequence[str]) -> dict[str, Any]:
+    """One task's curves; returns what the legend shows of them."""
+    curves: dict[tuple[str, str, int, str], list[Line]] = {}
     for line in lines:
-        curves.setdefault((line["contestant"], line["dtype"], line["threads"]), []).append(line)
-    for (name, dtype, threads), curve in curves.items():
+        series = line["system"].rstrip("0123456789")
+        curves.setdefault((line["contestant"], line["dtype"], line["threads"], series), []).append(line)
+    entries = {}
+    for (name, dtype, threads, series), curve in curves.items():
         points = sorted((line["atoms"], 1e3 * line[f"{best(line)}_ms"] / line["atoms"]) for line in curve)
-        style: dict[str, Any] = {"linestyle": "-" if threads == 1 else "--"}
-        style["marker"] = "s" if dtype == "float64" else "o"
-        cores = "1 thread" if threads == 1 else f"{threads} threads"
-        label = f"{name}, {cores}" + ("" if dtype == "own" else f", {dtype}")
         color = COLORS[names.index(name) % len(COLORS)]
-        axes.plot(
-            *zip(*points, strict=True), color=color, label=label.replace("$", r"\$"), markersize=4, **style
-        )
-    axes.set(xscale="log", yscale="log", xlabel="atoms", ylabel="µs per atom")
-    axes.set_title(TITLES[lines[0]["task"]], fontsize=10)
+        style: dict[str, Any] = {"color": color, "linestyle": "-" if threads == 1 else "--", "markersize": 5}
+        style["markerfacecolor"] = "white" if dtype == "float64" else color
+        style["marker"] = "o" if series != curve[0]["system"] else "^"  # crystals are named after their size
+        label = f"{name}, {'1 thread' if threads == 1 else f'{threads} threads'}"
+        label += ("" if dtype == "own" else f", {dtype}") + (f", {series}" if style["marker"] == "^" else "")
+        (entries[label.replace("$", r"\$")],) = axes.plot(*zip(*points, strict=True), **style)
+    sizes = sorted({line["atoms"] for line in lines})
+    axes.set(xscale="log", yscale="log", xlabel="atoms")
+    axes.set_xticks(sizes, [str(size) for size in sizes], fontsize=8)
+    axes.set_xticks([], minor=True)
     axes.grid(True, which="both", color="#e6e6e6", linewidth=0.6)
-    axes.legend(fontsize=8, frameon=False)
+    return entries
