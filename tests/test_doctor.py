@@ -84,6 +84,17 @@ def test_the_table():
     assert "taken as kcal/mol/Bohr" in inspect(ethanol(3), FOUND, units).text
 
 
+def test_a_virial_is_reported_as_what_it_was_read_as():
+    units = Keys(energy_unit="Ry", length_unit="Bohr")
+    text = inspect(silicon(6), Found("calculator", "calculator", "virial"), units).text
+    assert (
+        "6/6 under 'virial', taken as Ry, a virial: -stress * volume, positive: the cell wants to expand"
+        in text
+    )
+    text = inspect(silicon(6), Found("calculator", "calculator", "REF_stress"), units).text
+    assert "6/6 under 'REF_stress', taken as Ry/Bohr^3, positive: the cell wants to shrink" in text
+
+
 def test_values_in_the_table():
     forces = np.array([[3.0, 4.0, 0.0], [-3.0, -4.0, 0.0]])
     atoms = Atoms("H2", positions=[[0, 0, 0], [0, 0, 0.74]])

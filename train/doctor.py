@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from train import checks, units
-from train.dataset import Found, Frame, Keys
+from train.dataset import Found, Frame, Keys, is_virial
 
 SHOWN = 10
 REACH = 3.0  # Å; the search radius for the closest pair
@@ -156,6 +156,8 @@ def _label_rows(frames: Sequence[Frame], found: Found, keys: Keys) -> list[tuple
         have = sum(getattr(f, label) is not None for f in frames)
         name = getattr(found, label)
         sign = ", positive: the cell wants to shrink" if label == "stress" else ""
+        if label == "stress" and name and is_virial(name):
+            unit, sign = keys.energy_unit, ", a virial: -stress * volume, positive: the cell wants to expand"
         text = (
             f"{have}/{len(frames)} under '{name}', taken as {unit}{sign}"
             if name
