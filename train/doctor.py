@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from train import checks, units
+from train import checks, units, zeros
 from train.dataset import Found, Frame, Keys, is_virial
 
 SHOWN = 10
@@ -59,9 +59,14 @@ def inspect(
     gaps, stress_gaps = checks.missing(frames)
     problems = [] if allow_missing and _any_label(frames) else list(gaps)
     warnings = [g for g in gaps if g not in problems] + stress_gaps
-    for check in (checks.not_finite, checks.bad_shapes, checks.zero_volume, units.mixed_units):
+    for check in (checks.not_finite, checks.zero_volume, units.mixed_units, zeros.zero_energies):
         problems += check(frames)
-    problems += checks.zero_energies(frames)
+    for found_problems, found_warnings in (zeros.zero_forces(frames), zeros.zero_stress(frames)):
+        problems += found_problems
+        warnings += found_warnings
+    virial = found.stress is not None and is_virial(found.stress)
+    if not virial:  # its unit is that of the energies
+        warnings += zeros.large_stress(frames, keys.stress_unit_used)
     distance, found_overlaps, lonely = _geometry(frames, cutoff)
     problems += found_overlaps
     warnings += [*units.mixed_force_units(frames), *lonely]
