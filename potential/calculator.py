@@ -12,7 +12,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from potential.checkpoint import load
 from potential.graph import from_atoms
-from potential.model import Potential, recast
+from potential.model import Potential, check_device, recast
 from potential.physics import predict, stress
 
 
@@ -45,6 +45,7 @@ class EquivCalculator(Calculator):  # type: ignore[misc]
             raise ValueError(
                 f"dtype is {dtype!r}; it must be 'float32' or 'float64', or None for the model's own"
             )
+        check_device(device or "cpu")
         precision: torch.dtype | None = getattr(torch, dtype) if dtype else None
         if isinstance(model, Potential):
             potential = recast(model, precision or model.dtype)
