@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from ase import Atoms
+from ase.data import chemical_symbols
 from matscipy.neighbours import neighbour_list
 from torch import Tensor
 
@@ -20,7 +21,7 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 @dataclass(frozen=True)
 class Graph:
-    """One or several structures with their edges, sorted by center.
+    """One or several structures with their edges, sorted by center, then by neighbor and image.
 
     An edge goes from `center` i (receives) to `neighbor` j (sends); its vector is
     r_ij = r_j - r_i + image @ cell. Geometry is float64; a network casts to its own dtype.
@@ -65,16 +66,9 @@ def from_atoms(atoms: Atoms, cutoff: float) -> Graph:
     pbc = np.array(atoms.pbc, dtype=bool)  # a copy: ASE writes into its own array
     cell = atoms.cell.array.copy()
     i, j, r, image = _search(positions, cell, pbc, cutoff)
-    if len(r) and r.min() < CLOSEST:
-        e = int(r.argmin())
-        one = f"atom {i[e]} ({atoms.symbols[i[e]]})"
-        other = f"atom {j[e]} ({atoms.symbols[j[e]]})" if i[e] != j[e] else "its own periodic image"
-        raise ValueError(
-            f"{one} and {other} are {r[e]:.4f} Å apart; atoms must be at least {CLOSEST} Å apart; "
-            "remove the duplicate or correct the positions or the cell"
-        )
-    order = np.argsort(i, kind="stable")
-    return Graph(
+    # One order for one structure, however it was searched: sums over edges are then equal in every bit.
+    order = np.lexsort((image[:, 2], image[:, 1], image[:, 0], j, i))
+    graph = Graph(
         positions=torch.from_numpy(positions),
         atomic_numbers=torch.from_numpy(atoms.numbers.astype(np.int64)),
         cell=torch.from_numpy(cell)[None],
@@ -84,6 +78,8 @@ def from_atoms(atoms: Atoms, cutoff: float) -> Graph:
         image=torch.from_numpy(image[order].astype(np.float64)),
         system=torch.zeros(len(atoms), dtype=torch.int64),
     )
+    refuse_overlap(graph, torch.from_numpy(r[order]))
+    return graph
 
 
 def check(atoms: Atoms, cutoff: float) -> None:
@@ -108,6 +104,19 @@ def check(atoms: Atoms, cutoff: float) -> None:
             f"pbc is {atoms.pbc.tolist()} but the periodic lattice vectors {periodic.tolist()} "
             "span no volume; give a cell, or set pbc=False for a molecule"
         )
+
+
+def refuse_overlap(graph: Graph, lengths: Tensor) -> None:
+    """Refuse two atoms in the same place, from the lengths (n_edges,) of the graph's edges in Å."""
+    if len(lengths) == 0 or lengths.min() >= CLOSEST:
+        return
+    e = int(lengths.argmin())
+    i, j = int(graph.center[e]), int(graph.neighbor[e])
+    one, other = (f"atom {k} ({chemical_symbols[int(graph.atomic_numbers[k])]})" for k in (i, j))
+    raise ValueError(
+        f"{one} and {other if i != j else 'its own periodic image'} are {lengths[e]:.4f} Å apart; atoms must be "
+        f"at least {CLOSEST} Å apart; remove the duplicate or correct the positions or the cell"
+    )
 
 
 def _search(positions: Array, cell: Array, pbc: Array, cutoff: float) -> tuple[Array, Array, Array, Array]:
