@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -65,7 +65,8 @@ def from_atoms(atoms: Atoms, cutoff: float) -> Graph:
     positions = atoms.get_positions()
     pbc = np.array(atoms.pbc, dtype=bool)  # a copy: ASE writes into its own array
     cell = atoms.cell.array.copy()
-    i, j, r, image = _search(positions, cell, pbc, cutoff)
+    # A little wider: on which side of the cutoff an edge is has to be said by its own vector, not by the search.
+    i, j, image = _search(positions, cell, pbc, cutoff * (1 + 1e-9))
     # One order for one structure, however it was searched: sums over edges are then equal in every bit.
     order = np.lexsort((image[:, 2], image[:, 1], image[:, 0], j, i))
     graph = Graph(
@@ -78,8 +79,21 @@ def from_atoms(atoms: Atoms, cutoff: float) -> Graph:
         image=torch.from_numpy(image[order].astype(np.float64)),
         system=torch.zeros(len(atoms), dtype=torch.int64),
     )
-    refuse_overlap(graph, torch.from_numpy(r[order]))
-    return graph
+    return within(graph, cutoff)
+
+
+def within(graph: Graph, cutoff: float) -> Graph:
+    """The graph without its edges of `cutoff` (Å) and longer.
+
+    Raises:
+        ValueError: two atoms in the same place.
+    """
+    lengths = torch.linalg.vector_norm(graph.edge_vectors(), dim=1)
+    if len(lengths) and lengths.min() < CLOSEST:
+        _refuse_overlap(graph, lengths)
+    keep = torch.nonzero(lengths < cutoff).squeeze(1)
+    center, neighbor, image = (x.index_select(0, keep) for x in (graph.center, graph.neighbor, graph.image))
+    return replace(graph, center=center, neighbor=neighbor, image=image)
 
 
 def check(atoms: Atoms, cutoff: float) -> None:
@@ -106,21 +120,18 @@ def check(atoms: Atoms, cutoff: float) -> None:
         )
 
 
-def refuse_overlap(graph: Graph, lengths: Tensor) -> None:
-    """Refuse two atoms in the same place, from the lengths (n_edges,) of the graph's edges in Å."""
-    if len(lengths) == 0 or lengths.min() >= CLOSEST:
-        return
+def _refuse_overlap(graph: Graph, lengths: Tensor) -> None:
     e = int(lengths.argmin())
     i, j = int(graph.center[e]), int(graph.neighbor[e])
     one, other = (f"atom {k} ({chemical_symbols[int(graph.atomic_numbers[k])]})" for k in (i, j))
     raise ValueError(
-        f"{one} and {other if i != j else 'its own periodic image'} are {lengths[e]:.4f} Å apart; atoms must be "
-        f"at least {CLOSEST} Å apart; remove the duplicate or correct the positions or the cell"
+        f"{one} and {other if i != j else 'its own periodic image'} are {lengths[e]:.4f} Å apart; "
+        f"atoms must be at least {CLOSEST} Å apart; remove the duplicate or correct the positions or the cell"
     )
 
 
-def _search(positions: Array, cell: Array, pbc: Array, cutoff: float) -> tuple[Array, Array, Array, Array]:
-    """Center, neighbor, length (Å) and image of every pair closer than `cutoff`.
+def _search(positions: Array, cell: Array, pbc: Array, cutoff: float) -> tuple[Array, Array, Array]:
+    """Center, neighbor and image of every pair closer than `cutoff`.
 
     The search sorts atoms into bins as wide as its cutoff. A structure that is nearly all vacuum would
     need more bins than memory holds, so it is searched with wider ones.
@@ -136,7 +147,7 @@ def _search(positions: Array, cell: Array, pbc: Array, cutoff: float) -> tuple[A
     i, j, r, image = neighbour_list("ijdS", positions=positions - home @ box, cell=box, pbc=pbc, cutoff=width)
     keep = r < cutoff
     i, j = i[keep], j[keep]
-    return i, j, r[keep], image[keep] + home[i] - home[j]
+    return i, j, image[keep] + home[i] - home[j]
 
 
 def _search_box(positions: Array, cell: Array, pbc: Array, cutoff: float) -> tuple[Array, Array]:

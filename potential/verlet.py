@@ -12,7 +12,7 @@ import torch
 from ase import Atoms
 from torch import Tensor
 
-from potential.graph import Graph, check, from_atoms, refuse_overlap
+from potential.graph import Graph, check, from_atoms, within
 
 
 def follow(wide: Graph | None, atoms: Atoms, cutoff: float, skin: float) -> tuple[Graph, Graph]:
@@ -78,14 +78,6 @@ def moved(wide: Graph, atoms: Atoms, cutoff: float, skin: float) -> Graph | None
         cell=cell[None].to(device),
         image=wide.image + crossings[wide.center] - crossings[wide.neighbor],
     )
-
-
-def within(graph: Graph, cutoff: float) -> Graph:
-    """The graph without its edges of `cutoff` (Å) and longer."""
-    lengths = torch.linalg.vector_norm(graph.edge_vectors(), dim=1)
-    refuse_overlap(graph, lengths)
-    keep = torch.nonzero(lengths < cutoff).squeeze(1)
-    return replace(graph, center=graph.center[keep], neighbor=graph.neighbor[keep], image=graph.image[keep])
 
 
 def _inverse(cell: Tensor, pbc: Tensor) -> Tensor:

@@ -364,15 +364,21 @@ def test_steps_add_up() -> None:
     assert 5 <= walk.n_searches <= 8
 
 
-def test_crystal_with_a_shell_at_the_cutoff() -> None:
-    """Lengths equal to the cutoff up to rounding: a matter of rounding which side they are on, not of the list."""
-    atoms = bulk("Cu", "fcc", a=3.6, cubic=True) * (2, 2, 2)
-    shell = 3.6 / np.sqrt(2)
-    for cutoff in (shell * (1 - 1e-9), shell * (1 + 1e-9)):
-        walk = Walk(atoms.copy(), cutoff, 0.5)
-        hop(walk.atoms, np.random.default_rng(0))
-        assert walk.step()
-        assert walk.n_edges == (0 if cutoff < shell else 12 * len(atoms))
+@pytest.mark.parametrize("lattice", ["sc", "fcc", "bcc", "diamond"])
+def test_crystal_with_a_shell_at_the_cutoff(lattice: str) -> None:
+    """Lengths equal to the cutoff up to rounding: each edge's own vector says on which side it is."""
+    seen = set()
+    for a in np.linspace(3.5, 5.5, 9):
+        atoms = bulk("Si", lattice, a=a, cubic=True) * (2, 2, 2)
+        for cutoff in (a, a / np.sqrt(2), a * np.sqrt(3) / 2):
+            walk = Walk(atoms.copy(), cutoff, 0.5)
+            seen.add(walk.n_edges)
+            hop(walk.atoms, np.random.default_rng(0))
+            assert walk.step()
+            turn(walk.atoms, np.random.default_rng(1))
+            assert walk.step()
+            seen.add(walk.n_edges)
+    assert len(seen) > 10  # rounding decides: shells are there in part
 
 
 # --- the calculator -----------------------------------------------------------------------------------------
