@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,7 +16,7 @@ from potential.checkpoint import load
 from potential.graph import Graph
 from potential.model import Potential, recast
 from potential.physics import predict, stress
-from potential.verlet import follow
+from potential.verlet import VerletList, follow
 
 
 class EquivCalculator(Calculator):  # type: ignore[misc]
@@ -72,7 +73,7 @@ class EquivCalculator(Calculator):  # type: ignore[misc]
         self.potential: Potential = potential.requires_grad_(False).eval()
         self.skin = float(skin)
         self.n_searches = 0
-        self._wide: Graph | None = None  # edges to start from at the next call
+        self._known: VerletList | None = None
 
     def calculate(
         self,
@@ -108,8 +109,8 @@ class EquivCalculator(Calculator):  # type: ignore[misc]
 
     def _graph(self) -> Graph:
         device = next(self.potential.parameters()).device
-        graph, wide = follow(self._wide, self.atoms, self.potential.cutoff, self.skin)
-        if wide is not self._wide:
-            self._wide = wide.to(device) if self.skin else None
+        graph, known = follow(self._known, self.atoms, self.potential.cutoff, self.skin)
+        if known is not self._known:
+            self._known = replace(known, wide=known.wide.to(device)) if self.skin else None
             self.n_searches += 1
         return graph.to(device)

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from potential import EquivCalculator, Potential, Statistics, build
 from potential.graph import Graph, from_atoms
-from potential.verlet import follow
+from potential.verlet import VerletList, follow
 
 Rng = np.random.Generator
 CONFIG = {
@@ -49,7 +49,7 @@ class Walk:
 
     def __init__(self, atoms: Atoms, cutoff: float, skin: float):
         self.atoms, self.cutoff, self.skin = atoms, cutoff, skin
-        self.wide: Graph | None = None
+        self.known: VerletList | None = None
         self.n_searches = 0
         self.n_edges = 0
         self.step()
@@ -57,22 +57,22 @@ class Walk:
     def step(self) -> bool:
         """Whether the old edges served."""
         before = self.atoms.copy()
-        fresh, refusal = attempt(lambda: (from_atoms(self.atoms, self.cutoff), self.wide))
-        result, said = attempt(lambda: follow(self.wide, self.atoms, self.cutoff, self.skin))
+        fresh, refusal = attempt(lambda: (from_atoms(self.atoms, self.cutoff), self.known))
+        result, said = attempt(lambda: follow(self.known, self.atoms, self.cutoff, self.skin))
         assert said == refusal
         assert self.atoms == before
         if fresh is None or result is None:
             return False
-        graph, wide = result
+        graph, known = result
         assert_equal(graph, fresh[0])
         self.n_edges = len(graph.center)
-        served = wide is self.wide
+        served = known is self.known
         self.n_searches += not served
-        self.wide = wide
+        self.known = known
         return served
 
 
-Result = tuple[Graph, Graph | None]
+Result = tuple[Graph, VerletList | None]
 
 
 def attempt(make: Callable[[], Result]) -> tuple[Result | None, str]:
@@ -269,7 +269,7 @@ def test_what_leaves_distances_alone_needs_no_search(
         if event is turn and not all(dials.pbc):  # no lattice to tell a rotation from single steps
             continue
         event(walk.atoms, rng)
-        assert walk.step() or walk.wide is None, event.__name__  # None: atoms in the same place
+        assert walk.step() or walk.known is None, event.__name__  # None: atoms in the same place
 
 
 def test_the_events_do_what_they_say_and_the_list_is_used() -> None:
@@ -541,6 +541,17 @@ def test_results_do_not_depend_on_the_past() -> None:
         forces = old.get_forces(atoms)
         assert np.array_equal(EquivCalculator(tiny(torch.float32), skin=0.3).get_forces(atoms), forces)
     assert old.n_searches == 1
+
+
+def test_a_skin_that_changes_on_the_way() -> None:
+    """The list knows how far it reaches."""
+    atoms, rng = silicon(), np.random.default_rng(10)
+    calc = EquivCalculator(tiny(), skin=0.1)
+    for skin in (0.1, 2.0, 0.3, 0.0, 1.0):
+        calc.skin = skin
+        for _ in range(10):
+            atoms.positions += rng.normal(scale=0.03, size=atoms.positions.shape)
+            assert np.array_equal(calc.get_forces(atoms), EquivCalculator(tiny()).get_forces(atoms))
 
 
 # --- refusals -----------------------------------------------------------------------------------------------
