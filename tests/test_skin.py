@@ -283,9 +283,11 @@ def test_the_events_do_what_they_say_and_the_list_is_used() -> None:
             walk = Walk(structure(dials), dials.cutoff, dials.skin)
             event(walk.atoms, rng)
             served[event.__name__] += walk.step()
-    for event in (wrap, hop, turn, open_vectors, transmute, nothing, jiggle):
+    for event in (drift, wrap, hop, open_vectors, transmute, nothing, jiggle):
         assert served[event.__name__] >= 36, (event.__name__, served)
-    assert served["strain"] >= 10, served
+    for event in (strain, cell_alone, relabel, mirror):
+        assert served[event.__name__] >= 10, (event.__name__, served)
+    assert served["turn"] >= 7, served  # those that are periodic in all directions
     for event in (stride, remove, add, shuffle):
         assert served[event.__name__] <= 10, (event.__name__, served)
 
@@ -378,7 +380,7 @@ def test_crystal_with_a_shell_at_the_cutoff(lattice: str) -> None:
             turn(walk.atoms, np.random.default_rng(1))
             assert walk.step()
             seen.add(walk.n_edges)
-    assert len(seen) > 10  # rounding decides: shells are there in part
+    assert len(seen) > 5  # rounding decides: shells are there in part
 
 
 # --- the calculator -----------------------------------------------------------------------------------------
@@ -462,9 +464,9 @@ def test_dynamics_with_wrapping(make: Callable[[], Atoms], dtype: torch.dtype) -
 
 @pytest.mark.parametrize("make", [silicon, thin])
 def test_dynamics_with_a_changing_cell(make: Callable[[], Atoms]) -> None:
-    """As a barostat does: every step scales and shears cell and atoms a little, by 8 % in all."""
+    """As a barostat does: every step scales and shears cell and atoms a little, by 4 % to and fro."""
     atoms, rng = make(), np.random.default_rng(6)
-    atoms.calc = Compared(0.5)
+    atoms.calc = Compared(0.2)
     atoms.set_velocities(rng.normal(scale=0.01, size=(len(atoms), 3)))
     trend = rng.normal(size=(3, 3))
     with VelocityVerlet(atoms, timestep=1.0 * units.fs) as run:
