@@ -47,8 +47,12 @@ class Graph:
 
     def edge_vectors(self) -> Tensor:
         """r_ij in Å, shape (n_edges, 3), float64."""
-        shift = torch.einsum("ea,eab->eb", self.image, self.cell[self.system[self.center]])
-        return self.positions[self.neighbor] - self.positions[self.center] + shift
+        if self.n_systems == 1:
+            shift = self.image @ self.cell[0]
+        else:
+            shift = torch.einsum("ea,eab->eb", self.image, self.cell[self.system[self.center]])
+        sent, received = (self.positions.index_select(0, k) for k in (self.neighbor, self.center))
+        return sent - received + shift
 
     def to(self, device: torch.device | str) -> Graph:
         return Graph(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
@@ -68,7 +72,8 @@ def from_atoms(atoms: Atoms, cutoff: float) -> Graph:
     # A little wider: on which side of the cutoff an edge is has to be said by its own vector, not by the search.
     i, j, image = _search(positions, cell, pbc, cutoff * (1 + 1e-9))
     # One order for one structure, however it was searched: sums over edges are then equal in every bit.
-    order = np.lexsort((image[:, 2], image[:, 1], image[:, 0], j, i))
+    pair = i.astype(np.int64) * len(atoms) + j
+    order = np.lexsort((image[:, 2], image[:, 1], image[:, 0], pair))
     graph = Graph(
         positions=torch.from_numpy(positions),
         atomic_numbers=torch.from_numpy(atoms.numbers.astype(np.int64)),
