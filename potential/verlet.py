@@ -86,7 +86,7 @@ def moved(known: VerletList, atoms: Atoms, cutoff: float) -> Graph | None:
         positions=positions,
         atomic_numbers=torch.from_numpy(atoms.numbers.astype(np.int64)).to(device),
         cell=cell[None].to(device),
-        image=wide.image + crossings[wide.center] - crossings[wide.neighbor],
+        image=wide.image + crossings.index_select(0, wide.center) - crossings.index_select(0, wide.neighbor),
     )
 
 
