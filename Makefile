@@ -6,8 +6,8 @@ RUNS   ?= runs
 
 .PHONY: quickstart test lint check bench bench-acac bench-speed clean
 
-# The environment, rebuilt when a dependency changes. torch first: the constraint picks the tested build,
-# and nothing that comes after can pull another one.
+# The environment, rebuilt when a dependency changes. torch first and alone, at the tested version: whichever build
+# of it pip is set up to find (only a CPU is needed), and nothing that comes after can pull another one.
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from potential.checkpoint import load
-from potential.graph import from_atoms
-from potential.model import Potential, recast
+from potential.graph import Graph
+from potential.model import Potential, check_device, recast
 from potential.physics import predict, stress
+from potential.verlet import VerletList, follow
 
 
 class EquivCalculator(Calculator):  # type: ignore[misc]
@@ -26,6 +29,9 @@ class EquivCalculator(Calculator):  # type: ignore[misc]
         model: a Potential (copied, so training it further changes nothing here), or the path of a saved one.
         device: torch device; default: where the model is (CPU for a file).
         dtype: "float32" or "float64"; default: the model's own.
+        skin: Å. Neighbors are searched this much beyond the cutoff and kept until atoms or cell have moved so far
+            that one could be missing. Results are the same in every bit; `n_searches` counts the searches.
+            0.5 suits dynamics and relaxation; 0 searches every time, as single structures need it.
 
     Raises:
         ValueError: elements the potential does not know, non-finite positions, atoms in the same place,
@@ -39,12 +45,22 @@ class EquivCalculator(Calculator):  # type: ignore[misc]
         model: Potential | Path | str,
         device: torch.device | str | None = None,
         dtype: str | None = None,
+        skin: float = 0.0,
     ):
         super().__init__()
         if dtype not in (None, "float32", "float64"):
             raise ValueError(
                 f"dtype is {dtype!r}; it must be 'float32' or 'float64', or None for the model's own"
             )
+        if (
+            isinstance(skin, bool)
+            or not isinstance(skin, (int, float, np.floating))
+            or not 0 <= skin < np.inf
+        ):
+            raise ValueError(
+                f"skin is {skin!r}; it must be a length in Å, 0 for a neighbor search at every call"
+            )
+        check_device(device or "cpu")
         precision: torch.dtype | None = getattr(torch, dtype) if dtype else None
         if isinstance(model, Potential):
             potential = recast(model, precision or model.dtype)
@@ -55,7 +71,10 @@ class EquivCalculator(Calculator):  # type: ignore[misc]
             raise ValueError(
                 f"model is a {type(model).__name__}; give a Potential, or the path of a saved one"
             )
-        self.potential = potential.requires_grad_(False).eval()
+        self.potential: Potential = potential.requires_grad_(False).eval()
+        self.skin = float(skin)
+        self.n_searches = 0
+        self._known: VerletList | None = None
 
     def calculate(
         self,
@@ -75,7 +94,7 @@ class EquivCalculator(Calculator):  # type: ignore[misc]
 
     def _evaluate(self, properties: list[str]) -> dict[str, Any]:
         potential = self.potential
-        graph = from_atoms(self.atoms, potential.cutoff).to(next(potential.parameters()).device)
+        graph = self._graph()
         potential.check(graph.atomic_numbers)
         prediction = predict(potential, graph)
         results: dict[str, Any] = {
@@ -88,3 +107,11 @@ class EquivCalculator(Calculator):  # type: ignore[misc]
             full = stress(prediction.virial, graph.cell, graph.pbc)[0]
             results["stress"] = full_3x3_to_voigt_6_stress(full.cpu().numpy())
         return results
+
+    def _graph(self) -> Graph:
+        device = next(self.potential.parameters()).device
+        graph, known = follow(self._known, self.atoms, self.potential.cutoff, self.skin)
+        if known is not self._known:
+            self._known = replace(known, wide=known.wide.to(device)) if self.skin else None
+            self.n_searches += 1
+        return graph.to(device)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from ase import Atoms
+from ase.data import chemical_symbols
 from matscipy.neighbours import neighbour_list
 from torch import Tensor
 
@@ -20,7 +21,7 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 @dataclass(frozen=True)
 class Graph:
-    """One or several structures with their edges, sorted by center.
+    """One or several structures with their edges, sorted by center, then by neighbor and image.
 
     An edge goes from `center` i (receives) to `neighbor` j (sends); its vector is
     r_ij = r_j - r_i + image @ cell. Geometry is float64; a network casts to its own dtype.
@@ -46,8 +47,12 @@ class Graph:
 
     def edge_vectors(self) -> Tensor:
         """r_ij in Å, shape (n_edges, 3), float64."""
-        shift = torch.einsum("ea,eab->eb", self.image, self.cell[self.system[self.center]])
-        return self.positions[self.neighbor] - self.positions[self.center] + shift
+        if self.n_systems == 1:
+            shift = self.image @ self.cell[0]
+        else:
+            shift = torch.einsum("ea,eab->eb", self.image, self.cell[self.system[self.center]])
+        sent, received = (self.positions.index_select(0, k) for k in (self.neighbor, self.center))
+        return sent - received + shift
 
     def to(self, device: torch.device | str) -> Graph:
         return Graph(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
@@ -64,17 +69,12 @@ def from_atoms(atoms: Atoms, cutoff: float) -> Graph:
     positions = atoms.get_positions()
     pbc = np.array(atoms.pbc, dtype=bool)  # a copy: ASE writes into its own array
     cell = atoms.cell.array.copy()
-    i, j, r, image = _search(positions, cell, pbc, cutoff)
-    if len(r) and r.min() < CLOSEST:
-        e = int(r.argmin())
-        one = f"atom {i[e]} ({atoms.symbols[i[e]]})"
-        other = f"atom {j[e]} ({atoms.symbols[j[e]]})" if i[e] != j[e] else "its own periodic image"
-        raise ValueError(
-            f"{one} and {other} are {r[e]:.4f} Å apart; atoms must be at least {CLOSEST} Å apart; "
-            "remove the duplicate or correct the positions or the cell"
-        )
-    order = np.argsort(i, kind="stable")
-    return Graph(
+    # A little wider: on which side of the cutoff an edge is has to be said by its own vector, not by the search.
+    i, j, image = _search(positions, cell, pbc, cutoff * (1 + 1e-9))
+    # One order for one structure, however it was searched: sums over edges are then equal in every bit.
+    pair = i.astype(np.int64) * len(atoms) + j
+    order = np.lexsort((image[:, 2], image[:, 1], image[:, 0], pair))
+    graph = Graph(
         positions=torch.from_numpy(positions),
         atomic_numbers=torch.from_numpy(atoms.numbers.astype(np.int64)),
         cell=torch.from_numpy(cell)[None],
@@ -84,6 +84,21 @@ def from_atoms(atoms: Atoms, cutoff: float) -> Graph:
         image=torch.from_numpy(image[order].astype(np.float64)),
         system=torch.zeros(len(atoms), dtype=torch.int64),
     )
+    return within(graph, cutoff)
+
+
+def within(graph: Graph, cutoff: float) -> Graph:
+    """The graph without its edges of `cutoff` (Å) and longer.
+
+    Raises:
+        ValueError: two atoms in the same place.
+    """
+    lengths = torch.linalg.vector_norm(graph.edge_vectors(), dim=1)
+    if len(lengths) and lengths.min() < CLOSEST:
+        _refuse_overlap(graph, lengths)
+    keep = torch.nonzero(lengths < cutoff).squeeze(1)
+    center, neighbor, image = (x.index_select(0, keep) for x in (graph.center, graph.neighbor, graph.image))
+    return replace(graph, center=center, neighbor=neighbor, image=image)
 
 
 def check(atoms: Atoms, cutoff: float) -> None:
@@ -110,8 +125,18 @@ def check(atoms: Atoms, cutoff: float) -> None:
         )
 
 
-def _search(positions: Array, cell: Array, pbc: Array, cutoff: float) -> tuple[Array, Array, Array, Array]:
-    """Center, neighbor, length (Å) and image of every pair closer than `cutoff`.
+def _refuse_overlap(graph: Graph, lengths: Tensor) -> None:
+    e = int(lengths.argmin())
+    i, j = int(graph.center[e]), int(graph.neighbor[e])
+    one, other = (f"atom {k} ({chemical_symbols[int(graph.atomic_numbers[k])]})" for k in (i, j))
+    raise ValueError(
+        f"{one} and {other if i != j else 'its own periodic image'} are {lengths[e]:.4f} Å apart; "
+        f"atoms must be at least {CLOSEST} Å apart; remove the duplicate or correct the positions or the cell"
+    )
+
+
+def _search(positions: Array, cell: Array, pbc: Array, cutoff: float) -> tuple[Array, Array, Array]:
+    """Center, neighbor and image of every pair closer than `cutoff`.
 
     The search sorts atoms into bins as wide as its cutoff. A structure that is nearly all vacuum would
     need more bins than memory holds, so it is searched with wider ones.
@@ -127,7 +152,7 @@ def _search(positions: Array, cell: Array, pbc: Array, cutoff: float) -> tuple[A
     i, j, r, image = neighbour_list("ijdS", positions=positions - home @ box, cell=box, pbc=pbc, cutoff=width)
     keep = r < cutoff
     i, j = i[keep], j[keep]
-    return i, j, r[keep], image[keep] + home[i] - home[j]
+    return i, j, image[keep] + home[i] - home[j]
 
 
 def _search_box(positions: Array, cell: Array, pbc: Array, cutoff: float) -> tuple[Array, Array]:

@@ -60,10 +60,13 @@ class Potential(nn.Module):
 
     def check(self, atomic_numbers: Tensor) -> None:
         """Refuse elements that the potential was not fitted to."""
-        unknown = torch.unique(atomic_numbers[self.species_of[atomic_numbers] < 0]).tolist()
+        inside = (atomic_numbers >= 0) & (atomic_numbers < len(self.species_of))
+        known = inside & (self.species_of[atomic_numbers.where(inside, 0)] >= 0)
+        unknown = torch.unique(atomic_numbers[~known]).tolist()
         if unknown:
+            names = [chemical_symbols[z] if 0 <= z < len(chemical_symbols) else f"Z = {z}" for z in unknown]
             raise ValueError(
-                f"atoms contain {', '.join(chemical_symbols[z] for z in unknown)}, but this potential was trained on "
+                f"atoms contain {', '.join(names)}, but this potential was trained on "
                 f"{', '.join(self.statistics.elements)}; use one trained on these elements or fit a new one"
             )
 
@@ -90,6 +93,20 @@ def build(
     Raises:
         ValueError: an unknown network or dial, with the nearest known one.
     """
+    network_type, dials = settings(config)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        network = network_type(dials, len(statistics.elements), statistics.mean_neighbors)
+        head = EnergyHead(network.irreps_out)
+    return Potential(network, head, statistics).to(dtype)
+
+
+def settings(config: Mapping[str, Any]) -> tuple[Any, Any]:
+    """The network's class and its checked dials, from {"network": name, dial: value, ...}.
+
+    Raises:
+        ValueError: an unknown network or dial, with the nearest known one, or a value out of range.
+    """
     dials = dict(config)
     name = dials.pop("network", "equivariant")
     if name not in NETWORKS:
@@ -103,12 +120,22 @@ def build(
             raise ValueError(
                 f"[model] has no setting {key!r}{suggestion(key, known)}; it has {', '.join(known)}"
             )
-    settings = config_type(**dials)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        network = network_type(settings, len(statistics.elements), statistics.mean_neighbors)
-        head = EnergyHead(network.irreps_out)
-    return Potential(network, head, statistics).to(dtype)
+    return network_type, config_type(**dials)
+
+
+def check_device(device: torch.device | str) -> None:
+    """Refuse a device that torch does not know or this machine does not have.
+
+    Raises:
+        ValueError: naming it and those that are here.
+    """
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        here = "cpu or cuda" if torch.cuda.is_available() else "cpu"
+        raise ValueError(
+            f"device '{device}' is not here ({str(error).splitlines()[0]}); give {here}"
+        ) from error
 
 
 def recast(potential: Potential, dtype: torch.dtype) -> Potential:

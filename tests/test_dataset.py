@@ -199,6 +199,15 @@ def test_unit_conversion_laws(tmp_path, energy_unit, length_unit):
     np.testing.assert_allclose(three[0].stress, two[0].stress, rtol=1e-6)
 
 
+def test_a_virial_has_no_unit_of_stress(tmp_path):
+    write(tmp_path / "v.xyz", silicon(virial=STRESS, REF_stress=STRESS))
+    for key in ("virial", None):
+        with pytest.raises(ValueError, match=r"stress_unit is 'GPa', but 'virial' is a virial.*--stress-key"):
+            read(tmp_path / "v.xyz", Keys(stress=key, stress_unit="GPa"))
+    frames, _ = read(tmp_path / "v.xyz", Keys(stress="REF_stress", stress_unit="GPa"))
+    np.testing.assert_allclose(frames[0].stress, STRESS * units.GPa)
+
+
 def test_units_against_known_numbers(tmp_path):
     path = save(tmp_path / "w.xyz", waters(1, tail=" x=1"))
     plain = read(path)[0][0]

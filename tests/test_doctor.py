@@ -84,6 +84,17 @@ def test_the_table():
     assert "taken as kcal/mol/Bohr" in inspect(ethanol(3), FOUND, units).text
 
 
+def test_a_virial_is_reported_as_what_it_was_read_as():
+    units = Keys(energy_unit="Ry", length_unit="Bohr")
+    text = inspect(silicon(6), Found("calculator", "calculator", "virial"), units).text
+    assert (
+        "6/6 under 'virial', taken as Ry, a virial: -stress * volume, positive: the cell wants to expand"
+        in text
+    )
+    text = inspect(silicon(6), Found("calculator", "calculator", "REF_stress"), units).text
+    assert "6/6 under 'REF_stress', taken as Ry/Bohr^3, positive: the cell wants to shrink" in text
+
+
 def test_values_in_the_table():
     forces = np.array([[3.0, 4.0, 0.0], [-3.0, -4.0, 0.0]])
     atoms = Atoms("H2", positions=[[0, 0, 0], [0, 0, 0.74]])
@@ -194,6 +205,71 @@ def test_an_energy_of_exactly_zero_is_a_missing_label():
     assert "e.xyz, frame 6: the energy is exactly 0 in 1 frames" in problems(frames)
 
 
+@pytest.mark.parametrize("label", ["forces", "stress"])
+def test_labels_of_exactly_zero(label):
+    """Many are a problem, a few a warning; a missing label must be absent."""
+    zero = {label: np.zeros((8, 3) if label == "forces" else (3, 3))}
+    frames = [replace(f, **zero) if f.index % 2 else f for f in silicon(10)]
+    text = problems(frames, FOUND_STRESS)
+    assert f"si.xyz, frame 1: the {label} " in text
+    assert "exactly zero" in text
+    assert "in 5 of 10 frames (1, 3, 5, 7, 9); a missing label must be absent, not zero" in text
+    assert f"--{label}-key none" in text
+    report = inspect([replace(f, **zero) if f.index == 3 else f for f in silicon(10)], FOUND_STRESS)
+    assert report.problems == ()
+    assert "in 1 of 10 frames (3); look whether they are missing" in report.warnings[0]
+    assert problems([replace(f, **zero) for f in silicon(4)], FOUND_STRESS)
+
+
+def test_forces_of_exactly_zero_in_a_molecule():
+    frames = [replace(f, forces=np.zeros((9, 3))) if f.index < 3 else f for f in ethanol(6)]
+    assert "e.xyz, frame 0: the forces are exactly zero" in problems(frames)
+
+
+ORDERED = [bulk("CsCl", "cesiumchloride", a=4.1), bulk("NaCl", "rocksalt", a=5.6, cubic=True)]
+CRYSTALS = [
+    bulk("Si", cubic=True), bulk("Cu", cubic=True) * 2, bulk("Li", cubic=True), bulk("Mg") * (2, 1, 1), *ORDERED
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("strain", [0.0, 0.1])
+def test_forces_vanish_in_perfect_crystals(strain):
+    frames = []
+    for k, crystal in enumerate(CRYSTALS):
+        if strain and "Mg" in crystal.symbols:  # hexagonal: the sublattices move when strained
+            continue
+        atoms = crystal.copy()
+        atoms.set_cell(atoms.cell.array @ (np.eye(3) + strain * np.diag([1, -0.5, 0.2])), scale_atoms=True)
+        forces, stress = np.zeros((len(atoms), 3)), np.diag([0.01, 0.02, 0.001 * k])
+        frames.append(Frame(atoms, -5.0 * len(atoms), forces, stress, "perfect.xyz", k))
+    report = inspect(frames, FOUND_STRESS)
+    assert report.problems == ()
+    assert not [w for w in report.warnings if "zero" in w]
+
+
+def test_a_vacancy_or_another_element_is_no_perfect_crystal():
+    for change in ("vacancy", "element"):
+        atoms = bulk("Cu", cubic=True) * 2
+        if change == "vacancy":
+            del atoms[0]
+        else:
+            atoms.symbols[0] = "Au"
+        frame = Frame(atoms, -100.0, np.zeros((len(atoms), 3)), None, "cu.xyz", 0)
+        assert "although not every atom stands in a symmetric place" in problems([frame])
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("kbar", 1602.1766), ("GPa", 160.21766)])
+def test_stress_in_another_unit(unit, factor):
+    """Numbers in kbar or GPa taken as eV/Å^3."""
+    frames = [replace(f, stress=np.diag([0.05, -0.04, 0.03]) * factor) for f in silicon(6)]
+    report = inspect(frames, FOUND_STRESS)
+    assert report.problems == ()
+    assert len(report.warnings) == 1
+    assert "si.xyz, frame 0: the stress, taken as eV/Ang^3, has an RMS of" in report.warnings[0]
+    assert f"--set data.stress_unit={unit}" in report.warnings[0]
+    assert inspect(silicon(6), FOUND_STRESS).warnings == ()
+
+
 def test_outliers():
     frames = ethanol(30)
     frames[7] = replace(frames[7], energy=frames[7].energy + 60.0)
@@ -230,12 +306,6 @@ def test_atoms_beyond_the_cutoff():
         in inspect([far], FOUND, cutoff=5.0).warnings[0]
     )
     assert inspect([far], FOUND, cutoff=8.0).warnings == ()
-
-
-def test_wrong_shape_of_forces():
-    frames = ethanol(3)
-    frames[1] = replace(frames[1], forces=np.zeros((8, 3)))
-    assert "e.xyz, frame 1: forces have shape (8, 3), expected (9, 3)" in problems(frames)
 
 
 def test_only_ten_problems_are_shown():

@@ -14,6 +14,7 @@ import pytest
 from plotly.offline import get_plotlyjs
 
 from train.charts import MAX_POINTS, force_by_element
+from train.plots import draw_parity
 from train.report import draw, page
 from train.run_directory import energy_zero, read
 from train.sections import frame_errors
@@ -208,7 +209,7 @@ def test_datasets_may_be_missing(directory: Path) -> None:
         for group in file.values():
             for key in [key for key in group if key.startswith(("forces", "stress"))]:
                 del group[key]
-    assert "Energy relative to isolated atoms (E0)" in written(directory)
+    assert "Energy minus sum of E0" in written(directory)
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "predictions.h5"])
@@ -220,7 +221,7 @@ def test_files_may_be_missing(directory: Path, name: str) -> None:
 def test_a_summary_may_be_almost_empty(directory: Path) -> None:
     (directory / "summary.json").write_text("{}")
     (directory / "config.toml").unlink()
-    assert "Energy relative to the mean label" in written(directory)
+    assert "Energy minus mean label" in written(directory)
 
 
 def test_one_validation_at_step_zero_and_a_torn_line(directory: Path) -> None:
@@ -268,8 +269,54 @@ def test_errors_by_element_and_by_frame(directory: Path) -> None:
 
 def test_energies_are_relative_to_e0(directory: Path) -> None:
     name, zeros = energy_zero(read(directory))
-    assert name == "isolated atoms (E0)"
+    assert name == "sum of E0"
     assert zeros[0] == pytest.approx((2 * -13.6 - 2042.0) / 3)
+
+
+@pytest.mark.parametrize(
+    ("sources", "isolated", "note"),
+    [
+        ({"H": "isolated atoms", "O": "isolated atoms"}, True, ""),
+        ({"H": "isolated atoms", "O": "least squares"}, False, "it is the mean energy per atom"),
+        ({"H": "isolated atoms"}, False, "does not record"),
+        ({"H": "no energies", "O": "no energies"}, False, "energies have no meaning"),
+        (None, False, "does not record"),
+    ],
+)
+def test_e0_says_where_it_comes_from(
+    directory: Path, sources: dict[str, str] | None, isolated: bool, note: str
+) -> None:
+    edit(directory, e0_sources=sources)
+    text = drawn(directory)
+    assert ("Energies of isolated atoms (E0)" in text) == isolated
+    assert ("Reference energy of each element (E0)" in text) != isolated
+    assert ("Energy relative to isolated atoms (E0)" in text) == isolated
+    assert note in text
+    axis = charts(text)["parity-0"]["layout"]["xaxis"]["title"]["text"]
+    assert axis == "reference energy minus sum of E0 (eV/atom)"
+    rows = {row[0]: row[1:] for row in Page(text).rows if row and row[0] in ("H", "O")}
+    if sources:
+        assert rows["O"][-1] == sources.get("O", "not recorded")
+
+
+def test_page_says_what_train_means_in_the_learning_curves(directory: Path) -> None:
+    assert "running mean over the steps since the validation before" in written(directory)
+    (directory / "metrics.jsonl").write_text('{"step": 10, "lr": 0.01, "valid_energy_rmse": 3.0}')
+    assert "running mean" not in written(directory)
+
+
+def test_no_legend_covers_points(directory: Path) -> None:
+    """On the page it stands above the plot and below plotly's buttons, in the picture below the axes."""
+    for chart in charts(written(directory)).values():
+        assert chart["layout"]["margin"]["t"] >= 80
+        assert chart["layout"]["legend"]["y"] > 1
+    figure = draw_parity(read(directory))
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        legend = axes.get_legend()
+        assert legend is not None
+        assert legend.get_window_extent().y1 < axes.get_window_extent().y0
+        assert legend.get_window_extent().y0 >= 0
 
 
 def test_mistakes_are_explained(directory: Path) -> None:

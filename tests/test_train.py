@@ -241,6 +241,13 @@ def test_help_answers_in_a_second() -> None:
         (["train.xyz", "--set", "fit.batch_size=many"], ["batch_size", "whole number"]),
         (["train.xyz", "--epochs", "2", "--minutes", "1"], ["epochs", "minutes"]),
         (["train.xyz", "--epochs", "-2"], ["epochs is -2"]),
+        (["train.xyz", "--minutes", "0"], ["minutes is 0"]),
+        (["train.xyz", "--set", "model.cutoff=abc"], ["cutoff", "abc"]),
+        (["train.xyz", "--set", "model.preset=[1]"], ["preset"]),
+        (["train.xyz", "--output", "train.xyz"], ["train.xyz is a file"]),
+        (["train.xyz", "--output", "train.xyz/x"], ["train.xyz"]),
+        (["train.xyz", "--config", "."], ["."]),
+        (["train.xyz", "--set", "fit.energy_weight=0", "--set", "fit.forces_weight=0"], ["nothing to learn"]),
         (["train.xyz", "--config", "none.toml"], ["none.toml"]),
         (["train.xyz", "--device", "gpu"], ["gpu"]),
         (["--resume", "--output", "nowhere"], ["nowhere", "no run"]),
@@ -265,3 +272,69 @@ def test_a_run_is_never_overwritten(folder: Path, capsys: pytest.CaptureFixture[
     assert main(["train.xyz", "--epochs", "1", "--output", "run", *QUICK]) == 1
     assert "--resume" in capsys.readouterr().err
     assert before == {p.name: p.stat().st_mtime_ns for p in (folder / "run").iterdir()}
+
+
+def test_a_diverged_run_is_not_a_model(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    diverging = ["--set", "fit.learning_rate=100.0", "--set", "fit.batch_size=24"]
+    assert main(["train.xyz", "--epochs", "3", "--output", "run", *QUICK, *diverging]) == 1
+    assert "fit.learning_rate" in capsys.readouterr().err
+    assert not (folder / "run/model.safetensors").exists()
+
+
+def test_killed_after_being_made_longer(folder: Path) -> None:
+    """The first thing a longer run does is to make the old trunk its state."""
+    options = ["train.xyz", *QUICK]
+    assert main([*options, "--epochs", "6", "--output", "six"]) == 0
+    assert main([*options, "--epochs", "3", "--output", "three"]) == 0
+    code = (
+        "import os, signal, sys\n"
+        "from train import loop\n"
+        "from train.cli import main\n"
+        "def dead(*_):\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "loop.cut_metrics = dead\n"
+        "main(sys.argv[1:])\n"
+    )
+    killed = ["--resume", "--epochs", "6", "--output", "three"]
+    assert (
+        subprocess.run([sys.executable, "-c", code, *killed], check=False, capture_output=True).returncode
+        == -9
+    )
+    assert main(["--resume", "--epochs", "6", "--output", "three"]) == 0
+    assert_same(folder / "six", folder / "three")
+
+
+def test_resume_refuses_another_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train.xyz", "--epochs", "2", "--output", "run", *QUICK]) == 0
+    before = (folder / "run/config.toml").read_bytes(), (folder / "run/split.json").read_bytes()
+    write(folder / "other.xyz", frames(23))
+    for options, word in (
+        (["--seed", "9"], "training and validation frames"),
+        (["other.xyz"], "training and validation frames"),
+        (["--set", "model.channels=12"], "model settings"),
+        (["--set", "fit.ema=0.5"], "fit settings"),
+        (["--preset", "medium"], "--preset with --resume"),
+        (["--epochs", "1"], "2 epochs are done already"),
+    ):
+        assert main(["--resume", "--output", "run", "--epochs", "4", *options]) == 1
+        assert word in capsys.readouterr().err
+    assert before == ((folder / "run/config.toml").read_bytes(), (folder / "run/split.json").read_bytes())
+    assert main(["--resume", "--output", "run", "--epochs", "4"]) == 0
+
+
+def test_resume_from_another_directory_with_a_cut_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert main(["train.xyz", "--epochs", "30", "--output", "run", *QUICK]) == 0
+    metrics = folder / "run/metrics.jsonl"
+    metrics.write_bytes(metrics.read_bytes()[:-20])
+    (folder / "elsewhere").mkdir()
+    monkeypatch.chdir(folder / "elsewhere")
+    assert main(["--resume", "--output", str(folder / "run"), "--epochs", "40"]) == 0
+    steps = [json.loads(line)["step"] for line in metrics.read_text().splitlines()]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == 40 * 6
+
+
+def test_a_preset_replaces_that_of_a_configuration(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "c.toml").write_text("[model]\npreset = 'tiny'\nchannels = 16\ncutoff = 4.0\n")
+    assert main(["train.xyz", "--config", "c.toml", "--preset", "small", "--dry-run"]) == 0
+    assert "157,977 parameters" in capsys.readouterr().out

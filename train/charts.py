@@ -9,12 +9,12 @@ import numpy as np
 from train.plots import (
     GRID,
     INK,
-    PARITY_AXES,
     SEED,
     UNITS,
     Curve,
     layers,
     log_ticks,
+    parity_axis,
     parity_title,
     quantity_pairs,
     sample,
@@ -69,7 +69,8 @@ def layout(x: dict[str, Any], y: dict[str, Any], **settings: Any) -> dict[str, A
         },
         "paper_bgcolor": "white",
         "plot_bgcolor": "white",
-        "margin": {"l": 60, "r": 14, "t": 54, "b": 52},
+        # The top holds the buttons, which appear under the mouse, and below them the legend.
+        "margin": {"l": 60, "r": 14, "t": 84, "b": 52},
         "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "itemsizing": "constant"},
         "hoverlabel": {"bgcolor": "white", "font": {"color": INK}},
         "showlegend": True,
@@ -144,8 +145,8 @@ def parity_charts(run: Run) -> tuple[dict[str, Chart], list[str]]:
                 )
         diagonal = {"type": "line", "x0": low, "y0": low, "x1": high, "y1": high, "layer": "below"}
         diagonal["line"] = {"color": "#52606d", "width": 1}
-        x = axis(f"reference {PARITY_AXES[key]}", range=[low, high])
-        y = axis(f"predicted {PARITY_AXES[key]}", range=[low, high])
+        x = axis(f"reference {parity_axis(key, run)}", range=[low, high])
+        y = axis(f"predicted {parity_axis(key, run)}", range=[low, high])
         charts[parity_title(key, run)] = {"data": data, "layout": layout(x, y, shapes=[diagonal])}
     return charts, notes
 

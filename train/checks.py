@@ -65,15 +65,6 @@ def not_finite(frames: Sequence[Frame]) -> Iterator[str]:
             )
 
 
-def bad_shapes(frames: Sequence[Frame]) -> Iterator[str]:
-    for f in frames:
-        if f.forces is not None and f.forces.shape != (len(f.atoms), 3):
-            yield (
-                f"{f.name}: forces have shape {f.forces.shape}, expected ({len(f.atoms)}, 3); "
-                "correct or remove this frame"
-            )
-
-
 def is_flat(frame: Frame) -> bool:
     """Periodic without the lattice vectors for it."""
     periodic = frame.atoms.cell.array[np.asarray(frame.atoms.pbc, dtype=bool)]
@@ -138,17 +129,6 @@ def is_finite(value: Array | float | None) -> bool:
 def energy_of(frame: Frame) -> float:
     assert frame.energy is not None  # the callers pass labelled frames only
     return frame.energy
-
-
-def zero_energies(frames: Sequence[Frame]) -> Iterator[str]:
-    """Exactly 0 eV among other energies is a missing label: absent is not zero."""
-    rows = [f for f in frames if f.energy is not None and len(f.atoms) > 1]
-    zero = [f for f in rows if f.energy == 0.0]
-    if zero and len(zero) < len(rows):
-        yield (
-            f"{zero[0].name}: the energy is exactly 0 in {len(zero)} frames and not in the others; a missing "
-            "label must be absent, not zero: remove the value or the frame"
-        )
 
 
 def outliers(frames: Sequence[Frame]) -> list[tuple[float, str]]:

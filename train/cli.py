@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from train.config import Config, parse_assignment, read_toml, update
+from train.config import PRESETS, Config, parse_assignment, read_toml, update
 
 EXAMPLES = """examples:
   potential-train train.xyz
@@ -89,6 +90,18 @@ def configuration(args: argparse.Namespace) -> tuple[Config, Path]:
         config = update(config, read_toml(str(directory / "config.toml")))
     if args.config:
         config = update(config, read_toml(args.config))
+    if args.preset:
+        if args.resume:
+            raise ValueError(
+                "--preset with --resume: a run keeps its network; start a new run in another --output"
+            )
+        dials = {
+            key for preset in PRESETS.values() for key in preset
+        }  # of another preset, in a given TOML file
+        config = replace(config, model={k: v for k, v in config.model.items() if k not in dials})
+    for name in ("epochs", "minutes"):
+        if getattr(args, name) is not None and not getattr(args, name) > 0:
+            raise ValueError(f"--{name} is {getattr(args, name)}; it must be positive")
     length = (
         {"epochs": args.epochs or 0, "minutes": args.minutes or 0.0} if args.epochs or args.minutes else {}
     )
@@ -126,6 +139,7 @@ def stem(path: str) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit code: 0 done, 1 an error that was explained, 130 stopped by Ctrl-C and saved."""
     args = parser().parse_args(arguments)
+    directory = Path(args.output or ".")
     try:
         config, directory = configuration(args)
         from train.fit import fit
@@ -134,7 +148,19 @@ def main(arguments: list[str] | None = None) -> int:
     except ValueError as error:
         print(f"potential-train: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        print(
+            f"potential-train: {error.filename}: {error.strerror}; give another file or directory",
+            file=sys.stderr,
+        )
+        return 1
     except KeyboardInterrupt:
-        print("potential-train: interrupted before training began; nothing was written", file=sys.stderr)
+        begun = (directory / "state.safetensors").exists()
+        what = (
+            f"what was trained is saved in {directory}, finish with --resume"
+            if begun
+            else "nothing was trained"
+        )
+        print(f"potential-train: interrupted; {what}", file=sys.stderr)
         return 130
     return 130 if result.get("outcome") == "stopped" else 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -50,7 +49,7 @@ class Fit:
     optimizer: str = "soap"  # soap or adamw
     learning_rate: float = 0.005
     weight_decay: float = 0.0
-    warmup_steps: int = 100
+    warmup_steps: int = 100  # at most one epoch, so that it does not depend on the length of the run
     decay: float = 0.6  # last part of the run, over which the learning rate falls to zero
     loss: str = "mse"  # mse or huber
     huber_delta: float = 0.01  # in units of the scale
@@ -74,8 +73,9 @@ class Config:
 
 def suggest(word: str, known: Iterable[str]) -> str:
     """`; did you mean 'cutoff'?`, or nothing."""
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    from potential.model import suggestion  # heavy, and needed only for an error
+
+    return suggestion(word, known)
 
 
 def read_toml(path: str) -> dict[str, Any]:
@@ -175,6 +175,10 @@ def check(config: Config) -> None:
                 "stress_weight", "patience"):  # fmt: skip
         if not getattr(fit, key) >= 0:
             raise ValueError(f"[fit] {key} is {getattr(fit, key)}; it cannot be negative")
+    if not max(fit.energy_weight, fit.forces_weight) > 0:
+        raise ValueError(
+            "[fit] energy_weight and forces_weight are both 0: nothing to learn; raise one of them"
+        )
     for key in ("learning_rate", "huber_delta", "clip"):
         if not getattr(fit, key) > 0:
             raise ValueError(f"[fit] {key} is {getattr(fit, key)}; it must be positive")
@@ -183,7 +187,7 @@ def check(config: Config) -> None:
         if not 0 < value <= high:
             raise ValueError(f"[{section}] {key} is {value}; it must be above 0 and at most {high}")
     preset = config.model.get("preset", "small")
-    if preset not in PRESETS:
+    if not isinstance(preset, str) or preset not in PRESETS:
         raise ValueError(
             f"there is no preset {preset!r}{suggest(str(preset), PRESETS)}; there are {', '.join(PRESETS)}"
         )

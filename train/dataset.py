@@ -120,7 +120,8 @@ def read(path: str | Path, keys: Keys | None = None) -> tuple[list[Frame], Found
 
     Raises:
         ValueError: a file that cannot be read, no labels, a misspelt or unknown key, frames with different
-            keys, or a label of the wrong shape; the message names file, frame and remedy.
+            keys, a unit that the label does not have, or a label of the wrong shape; the message names file,
+            frame and remedy.
     """
     keys = keys or Keys()
     source = str(path)
@@ -132,6 +133,7 @@ def read(path: str | Path, keys: Keys | None = None) -> tuple[list[Frame], Found
         names[label], remarks = choose(label, getattr(keys, label), table, source)
         notes += remarks
     refuse_unlabelled(names, table, source)
+    _refuse_unit_of_virial(names["stress"], keys, source)
     if keys.energy is None and keys.forces is None:
         refuse_two_methods(names, table, source)
     frames = [
@@ -144,6 +146,14 @@ def read(path: str | Path, keys: Keys | None = None) -> tuple[list[Frame], Found
         for label, name in names.items()
     }
     return frames, Found(shown["energy"], shown["forces"], shown["stress"], tuple(notes))
+
+
+def _refuse_unit_of_virial(name: str | None, keys: Keys, source: str) -> None:
+    if name is not None and keys.stress_unit is not None and is_virial(name):
+        raise ValueError(
+            f"{source}: stress_unit is '{keys.stress_unit}', but '{name}' is a virial, an energy read in "
+            f"energy_unit ('{keys.energy_unit}'); leave stress_unit out, or name a stress with --stress-key"
+        )
 
 
 def _in_results(name: str, structures: Sequence[Atoms]) -> bool:

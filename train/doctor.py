@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from train import checks, units
-from train.dataset import Found, Frame, Keys
+from train import checks, units, zeros
+from train.dataset import Found, Frame, Keys, is_virial
 
 SHOWN = 10
 REACH = 3.0  # Å; the search radius for the closest pair
@@ -59,9 +59,14 @@ def inspect(
     gaps, stress_gaps = checks.missing(frames)
     problems = [] if allow_missing and _any_label(frames) else list(gaps)
     warnings = [g for g in gaps if g not in problems] + stress_gaps
-    for check in (checks.not_finite, checks.bad_shapes, checks.zero_volume, units.mixed_units):
+    for check in (checks.not_finite, checks.zero_volume, units.mixed_units, zeros.zero_energies):
         problems += check(frames)
-    problems += checks.zero_energies(frames)
+    for found_problems, found_warnings in (zeros.zero_forces(frames), zeros.zero_stress(frames)):
+        problems += found_problems
+        warnings += found_warnings
+    virial = found.stress is not None and is_virial(found.stress)
+    if not virial:  # its unit is that of the energies
+        warnings += zeros.large_stress(frames, keys.stress_unit_used)
     distance, found_overlaps, lonely = _geometry(frames, cutoff)
     problems += found_overlaps
     warnings += [*units.mixed_force_units(frames), *lonely]
@@ -156,6 +161,8 @@ def _label_rows(frames: Sequence[Frame], found: Found, keys: Keys) -> list[tuple
         have = sum(getattr(f, label) is not None for f in frames)
         name = getattr(found, label)
         sign = ", positive: the cell wants to shrink" if label == "stress" else ""
+        if label == "stress" and name and is_virial(name):
+            unit, sign = keys.energy_unit, ", a virial: -stress * volume, positive: the cell wants to expand"
         text = (
             f"{have}/{len(frames)} under '{name}', taken as {unit}{sign}"
             if name

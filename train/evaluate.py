@@ -50,18 +50,25 @@ def evaluate(potential: Potential, samples: Sequence[Sample], device: str) -> Pr
 
 
 def errors(p: Predictions) -> dict[str, float | int | None]:
-    """RMSE and MAE: energy meV/atom (RMSE per structure too, meV), forces meV/Å, stress meV/Å^3; None if unlabelled."""
+    """RMSE and MAE over what is labelled, None if nothing is.
+
+    Energy in meV/atom (RMSE per structure too, meV), forces meV/Å, stress meV/Å^3.
+    """
     out: dict[str, float | int | None] = {"frames": len(p.n_atoms)}
-    energy = 1e3 * (p.energy[:, 1] - p.energy[:, 0])
-    forces = 1e3 * (p.forces[..., 1] - p.forces[..., 0])
-    stress = 1e3 * (p.stress[..., 1] - p.stress[..., 0])
-    for name, difference in (("energy", energy / p.n_atoms), ("forces", forces), ("stress", stress)):
-        known = difference[np.isfinite(difference)]
-        out[f"{name}_rmse"] = float(np.sqrt(np.mean(known**2))) if known.size else None
-        out[f"{name}_mae"] = float(np.mean(np.abs(known))) if known.size else None
-    known = energy[np.isfinite(energy)]
-    out["energy_rmse_per_structure"] = float(np.sqrt(np.mean(known**2))) if known.size else None
+    for name in ("energy", "forces", "stress"):
+        reference, predicted = np.moveaxis(getattr(p, name), -1, 0)
+        labelled = np.isfinite(reference)
+        difference = 1e3 * (predicted - reference)[labelled]
+        if name == "energy":
+            out["energy_rmse_per_structure"] = _rms(difference)
+            difference = difference / p.n_atoms[labelled]
+        out[f"{name}_rmse"] = _rms(difference)
+        out[f"{name}_mae"] = float(np.mean(np.abs(difference))) if difference.size else None
     return out
+
+
+def _rms(difference: np.ndarray) -> float | None:
+    return float(np.sqrt(np.mean(difference**2))) if difference.size else None
 
 
 def write_predictions(path: Path, sets: Mapping[str, tuple[Predictions, str, np.ndarray]]) -> None:

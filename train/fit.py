@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import json
+import os
 import shlex
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +75,12 @@ def prepare_job(config: Config, directory: Path) -> Job:
 
 
 def _estimate(potential: Potential, task: Task) -> str:
-    seconds = seconds_per_step(potential, task)
+    try:
+        seconds = seconds_per_step(potential, task)
+    except ValueError as error:
+        raise ValueError(
+            f"trial steps failed: {error}; look at the labels, or lower --set fit.learning_rate"
+        ) from error
     plan = task.plan
     steps = plan.total_steps or plan.seconds / seconds
     length = steps * seconds if plan.epochs else plan.seconds
@@ -90,23 +97,22 @@ def fit(config: Config, directory: Path, resume: bool = False, dry_run: bool = F
     Raises:
         ValueError: anything wrong with files, labels, settings or the directory; nothing is half-written then.
     """
-    if not resume and not dry_run and directory.exists() and any(directory.iterdir()):
-        raise ValueError(
-            f"{directory} exists and is not empty; continue it with --resume, or give another --output"
-        )
+    if not dry_run:
+        _check_directory(directory, resume)
     job = prepare_job(config, directory)
     display = job.display
+    run = start(job.potential, job.config.fit, identity(job))
+    said = continue_run(run, job.task) if resume and not dry_run else ""
     if not dry_run:
         directory.mkdir(parents=True, exist_ok=True)
         display.log = directory / "log.txt"
-        _write(directory / "config.toml", to_toml(job.config))
+        _write(directory / "config.toml", to_toml(_from_anywhere(job.config)))
         _write(directory / "split.json", json.dumps(split_record(job.sets, job.config.fit.seed)))
     display.say("\n".join([job.sets.labels, "", *job.why, ""]))
     if dry_run:
         return {"why": list(job.why)}
-    run = start(job.potential, job.config.fit)
     if resume:
-        display.say(continue_run(run, job.task))
+        display.say(said)
     with display:
         outcome = run_epochs(run, job.task)
     if outcome == "stopped":
@@ -115,6 +121,47 @@ def fit(config: Config, directory: Path, resume: bool = False, dry_run: bool = F
     if outcome == "early":
         display.say(f"stopped early: no better validation error for {job.config.fit.patience} epochs")
     return finish(run, job)
+
+
+def _check_directory(directory: Path, resume: bool) -> None:
+    """Refuse, before anything is read, a directory that is taken or that cannot be written."""
+    if directory.exists() and not directory.is_dir():
+        raise ValueError(f"{directory} is a file; give the name of a directory with --output")
+    if not resume and directory.exists() and any(directory.iterdir()):
+        raise ValueError(
+            f"{directory} exists and is not empty; continue it with --resume, or give another --output"
+        )
+    nearest = next(p for p in (directory, *directory.absolute().parents) if p.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise ValueError(
+            f"{directory} cannot be made: {nearest} is not a directory that can be written; give another"
+        )
+
+
+def _from_anywhere(config: Config) -> Config:
+    """The configuration with absolute paths, so that a run can be resumed from another directory."""
+    data = config.data
+    train, valid = (str(Path(p).absolute()) if p else "" for p in (data.train, data.valid))
+    return replace(
+        config,
+        data=replace(data, train=train, valid=valid, test=tuple(str(Path(p).absolute()) for p in data.test)),
+    )
+
+
+def identity(job: Job) -> dict[str, Any]:
+    """What a resumed run must share with its beginning: labelled frames, network and settings, not the length."""
+    digest = hashlib.sha256()
+    for name in ("train", "valid"):
+        for sample in job.samples[name]:
+            for part in (sample.graph, sample.target):
+                for f in fields(part):
+                    digest.update(np.ascontiguousarray(getattr(part, f.name).numpy()).tobytes())
+    free = ("epochs", "minutes", "patience", "device")
+    return {
+        "training and validation frames": digest.hexdigest(),
+        "model settings": {k: v for k, v in job.config.model.items() if k != "preset"},
+        "fit settings": {k: v for k, v in asdict(job.config.fit).items() if k not in free},
+    }
 
 
 def finish(run: Run, job: Job) -> dict[str, Any]:
@@ -142,6 +189,7 @@ def finish(run: Run, job: Job) -> dict[str, Any]:
         "why": list(job.why),
         "labels": job.sets.labels,
         "e0": job.e0.e0,
+        "e0_sources": job.e0.sources,
         "errors": table,
     }
     _write(job.directory / "summary.json", json.dumps(summary, indent=1))

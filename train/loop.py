@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import shutil
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -69,11 +71,20 @@ def train_step(run: Run, samples: Sequence[Sample], fit: Fit, rate: float) -> No
 
 
 def validate(run: Run, valid: Sequence[Sample], fit: Fit) -> dict[str, float | int | None]:
-    """One line of metrics; keeps the averaged weights if they are the best so far."""
+    """One line of metrics; keeps the averaged weights if they are the best so far.
+
+    Raises:
+        ValueError: predictions that are not finite.
+    """
     with run.ema.average_parameters():
         e = errors(evaluate(run.potential, valid, fit.device))
         terms = [(fit.energy_weight, e["energy_rmse"]), (fit.forces_weight, e["forces_rmse"])]
         score = sum(weight * value**2 for weight, value in terms if value is not None)
+        if not math.isfinite(score):
+            raise ValueError(
+                f"step {run.step}: predictions of the validation frames are not finite, the training diverged; "
+                f"lower --set fit.learning_rate (it was {fit.learning_rate})"
+            )
         if score < run.best:
             run.best, run.best_epoch = score, run.epoch
             run.best_weights = {k: v.detach().clone() for k, v in run.potential.state_dict().items()}
@@ -119,6 +130,9 @@ def run_epochs(run: Run, task: Task) -> str:
     trunk = task.directory / "trunk.safetensors"
     with stop_signals() as stopping:
         while plan.done(run) < 1:
+            if run.epoch - run.best_epoch > fit.patience and run.position == 0:
+                save_state(run, task.directory / "state.safetensors")
+                return "early"
             batches = shuffled(len(task.train), fit.batch_size, fit.seed, run.epoch)
             while run.position < len(batches) and plan.done(run) < 1:
                 if plan.decaying(run) and not trunk.exists():
@@ -134,7 +148,7 @@ def run_epochs(run: Run, task: Task) -> str:
                 run.position += 1
                 run.seconds = before + time.monotonic() - begun
                 task.tell(run, None)
-                if stopping():
+                if stopping() and plan.done(run) < 1:
                     save_state(run, task.directory / "state.safetensors")
                     return "stopped"
             run.epoch, run.position = run.epoch + 1, 0
@@ -142,9 +156,6 @@ def run_epochs(run: Run, task: Task) -> str:
                 line = validate(run, task.valid, fit)
                 append_metrics(task.directory, line)
                 task.tell(run, line)
-                if run.epoch - run.best_epoch > fit.patience:
-                    save_state(run, task.directory / "state.safetensors")
-                    return "early"
                 if time.monotonic() - saved > SAVE_SECONDS:
                     save_state(run, task.directory / "state.safetensors")
                     saved = time.monotonic()
@@ -167,26 +178,36 @@ def append_metrics(directory: Path, line: dict[str, Any]) -> None:
 def cut_metrics(directory: Path, step: int) -> None:
     """Drop the lines of steps that a resumed run will make again."""
     path = directory / "metrics.jsonl"
-    lines = (
-        [json.loads(text) for text in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
-    )
-    for name in ("metrics.jsonl", "metrics.csv"):
-        (directory / name).unlink(missing_ok=True)
-    for line in lines:
-        if line["step"] <= step:
-            append_metrics(directory, line)
+    if not path.exists():
+        return
+    kept = []
+    for text in path.read_text(encoding="utf-8").splitlines():
+        with contextlib.suppress(json.JSONDecodeError):  # the last line of a killed run may be cut
+            line = json.loads(text)
+            if line["step"] <= step:
+                kept.append(line)
+    with tempfile.TemporaryDirectory(dir=directory, prefix=".metrics", suffix=".partial") as folder:
+        for line in kept:
+            append_metrics(Path(folder), line)
+        for name in ("metrics.jsonl", "metrics.csv"):
+            if kept:
+                (Path(folder) / name).replace(directory / name)
+            else:
+                (directory / name).unlink(missing_ok=True)
 
 
 def continue_run(run: Run, task: Task) -> str:
     """Load the state to go on from. A run made longer goes on from where its learning rate began to fall,
-    so that 3 epochs and then 6 are the same as 6 at once."""
-    for leftover in task.directory.glob(".*.partial"):  # of a process that was killed while writing
-        leftover.unlink()
+    so that 3 epochs and then 6 are the same as 6 at once.
+
+    Raises:
+        ValueError: a damaged state, one of other data or another model, or a run that is longer than now asked for.
+    """
     state, trunk = task.directory / "state.safetensors", task.directory / "trunk.safetensors"
     if trunk.exists():
         load_state(run, trunk)
         if not task.plan.decaying(run):
-            trunk.unlink()
+            trunk.replace(state)  # first of all: a kill from here on finds the state to go on from
             cut_metrics(task.directory, run.step)
             return (
                 f"longer than before: going on after step {run.step}, where the learning rate began to fall"
@@ -196,5 +217,11 @@ def continue_run(run: Run, task: Task) -> str:
     elif not trunk.exists():
         cut_metrics(task.directory, -1)
         return "no state was saved yet: starting from the beginning"
+    if task.plan.done(run) > 1 and task.plan.epochs:
+        raise ValueError(
+            f"{task.directory}: {run.epoch} epochs are done already; give --epochs above that to go on"
+        )
+    for leftover in task.directory.glob(".*.partial"):  # of a process that was killed while writing
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
     cut_metrics(task.directory, run.step)
     return f"continuing after epoch {run.epoch}, step {run.step}"

@@ -13,7 +13,7 @@ import torch
 from ase.data import atomic_numbers
 
 from potential.graph import from_atoms
-from potential.model import Potential, Statistics, build
+from potential.model import Potential, Statistics, build, check_device, settings
 from train.batches import Sample, force_rms, mean_neighbors
 from train.config import PRESETS, Config, Fit
 from train.dataset import Frame
@@ -45,6 +45,7 @@ def choose_model(config: Config, frames: Sequence[Frame]) -> tuple[dict[str, Any
         density = sum(len(from_atoms(f.atoms, 5.0).center) for f in some) / sum(len(f.atoms) for f in some)
         model["cutoff"] = 6.0 if density < 8 else 5.0 if density < 70 else 4.5
         why.append(f"cutoff {model['cutoff']} Å: {density:.0f} neighbors per atom within 5 Å")
+    settings(model)  # a wrong dial is refused here, before anything is computed with it
     return {"preset": preset, **model}, why
 
 
@@ -73,6 +74,10 @@ def measure(frames: Sequence[Frame], samples: Sequence[Sample], e0: E0Fit) -> St
             for f in frames
             if f.energy is not None
         ]
+        if not rest:
+            raise ValueError(
+                "every force is zero and there are no energies: nothing to learn; give other labels"
+            )
         mean = sum(rest) / len(rest)
         scale = math.sqrt(sum((x - mean) ** 2 for x in rest) / len(rest)) or 1.0
     return Statistics(names, tuple(e0.e0[s] for s in names), scale, max(mean_neighbors(samples), 1.0))
@@ -84,16 +89,10 @@ def make_potential(model: Mapping[str, Any], statistics: Statistics, fit: Fit) -
     Raises:
         ValueError: a device that torch does not know or this machine does not have, or unknown settings.
     """
-    try:
-        torch.empty(0, device=fit.device)
-    except (RuntimeError, AssertionError) as error:
-        known = "cpu or cuda" if torch.cuda.is_available() else "cpu"
-        raise ValueError(
-            f"device {fit.device!r} is not here ({str(error).splitlines()[0]}); give {known}"
-        ) from error
-    settings = {k: v for k, v in model.items() if k != "preset"}
+    check_device(fit.device)
+    dials = {k: v for k, v in model.items() if k != "preset"}
     dtype = {"float32": torch.float32, "float64": torch.float64}[fit.dtype]
-    return build(settings, statistics, fit.seed, dtype).to(fit.device)
+    return build(dials, statistics, fit.seed, dtype).to(fit.device)
 
 
 def seconds_per_step(potential: Potential, task: Task, n_steps: int = 13) -> float:

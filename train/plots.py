@@ -25,6 +25,7 @@ INK, GRID = "#1f2933", "#e4e7eb"
 
 # More dots of one set than this change nothing in a picture but the time it takes.
 MAX_DOTS = 50_000
+PANEL, SIDE = 4.8, 3.7  # inches: a parity plot with its labels, and its axes
 SEED = 0
 
 Curve = tuple[list[float], list[float]]
@@ -65,17 +66,26 @@ def quantity_pairs(run: Run) -> dict[str, dict[str, Pairs]]:
     return {key: sets for key, sets in found.items() if sets}
 
 
-# What a parity axis shows, with its unit.
+# What a parity axis shows, with its unit; that of the energy depends on the run.
 PARITY_AXES = {
-    "energy": "energy (eV/atom)",
     "forces": "force component (eV/Å)",
     "stress": "stress component (eV/Å³)",
 }
 
 
 def parity_title(key: str, run: Run) -> str:
-    """Heading of a parity plot; energies say what they are relative to."""
-    return f"Energy relative to {energy_zero(run)[0]}" if key == "energy" else UNITS[key][0]
+    """Heading of a parity plot; energies say what they are relative to, and whether that has a meaning."""
+    if key != "energy":
+        return UNITS[key][0]
+    zero = energy_zero(run)[0]
+    if zero == "sum of E0" and run.e0_is_isolated:
+        return "Energy relative to isolated atoms (E0)"
+    return f"Energy minus {zero}"
+
+
+def parity_axis(key: str, run: Run) -> str:
+    """What an axis of a parity plot shows, with its unit."""
+    return f"energy minus {energy_zero(run)[0]} (eV/atom)" if key == "energy" else PARITY_AXES[key]
 
 
 def layers(sets: dict[str, Pairs]) -> dict[str, int]:
@@ -192,14 +202,19 @@ def set_log_axes(axes: Axes, curves: Sequence[Curve]) -> None:
 def draw_parity(run: Run) -> Figure:
     """Predicted against reference for every quantity that has labels; its RMSE counts all points."""
     pairs = quantity_pairs(run)
-    figure = Figure(figsize=(4.6 * max(len(pairs), 1), 4.6), dpi=150, layout="constrained")
+    n_rows = max((len(sets) for sets in pairs.values()), default=0)
+    below = (
+        0.8 + 0.19 * n_rows
+    )  # inches for the labels of the axis and the legend, which inside covers points
+    width, height = PANEL * max(len(pairs), 1), below + SIDE + 0.4
+    figure = Figure(figsize=(width, height), dpi=150)
     if not pairs:
         empty_panel(figure, "no labelled predictions")
         return figure
     colors = set_colors(run.names)
-    for axes, (key, sets) in zip(
-        figure.subplots(1, len(pairs), squeeze=False)[0], pairs.items(), strict=True
-    ):
+    for column, (key, sets) in enumerate(pairs.items()):
+        left = PANEL * column + PANEL - SIDE - 0.2
+        axes = figure.add_axes((left / width, below / height, SIDE / width, SIDE / height))
         error_unit, layer = UNITS[key][2], layers(sets)
         low, high = span(sets)
         axes.plot([low, high], [low, high], color=INK, linewidth=0.8, zorder=2)
@@ -213,9 +228,12 @@ def draw_parity(run: Run) -> Figure:
         axes.set_title(parity_title(key, run), loc="left", fontsize=11, color=INK)
         axes.xaxis.set_major_locator(MaxNLocator(6))
         axes.yaxis.set_major_locator(MaxNLocator(6))
-        axes.set_xlabel(f"reference {PARITY_AXES[key]}", fontsize=9)
-        axes.set_ylabel(f"predicted {PARITY_AXES[key]}", fontsize=9)
-        legend = axes.legend(frameon=False, fontsize=8, loc="upper left", markerscale=2)
+        axes.set_xlabel(f"reference {parity_axis(key, run)}", fontsize=9)
+        axes.set_ylabel(f"predicted {parity_axis(key, run)}", fontsize=9)
+        place = (0.5, -0.55 / SIDE)
+        legend = axes.legend(
+            frameon=False, fontsize=8, markerscale=2, loc="upper center", bbox_to_anchor=place
+        )
         for handle in legend.legend_handles:
             if handle is not None:
                 handle.set_alpha(1.0)

@@ -61,7 +61,7 @@ def page(run: Run) -> str:
         section("Predicted against reference", sections.parity_section(run, charts)),
         section("Where the forces are wrong", sections.force_section(run, charts)),
         section("Worst frames", sections.worst_section(run)),
-        section("Energies of isolated atoms (E0)", sections.e0_table(run)),
+        section(sections.e0_title(run), sections.e0_table(run)),
         section("Labels", sections.label_text(run)),
         section("Why these settings", bullets(run.summary.get("why") or [])),
         section("How to repeat it", sections.provenance(run)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,6 +24,9 @@ class Run:
     potential: Potential
     optimizer: torch.optim.Optimizer
     ema: ExponentialMovingAverage
+    identity: dict[str, Any] = field(
+        default_factory=dict
+    )  # what must not change on resume: data, model, settings
     epoch: int = 0  # finished epochs
     position: int = 0  # batches done in the current epoch
     step: int = 0
@@ -74,7 +78,7 @@ def make_plan(fit: Fit, n_batches: int) -> Plan:
     return Plan(n_batches, fit.epochs, 60 * fit.minutes, min(fit.warmup_steps, n_batches), fit.decay)
 
 
-def start(potential: Potential, fit: Fit) -> Run:
+def start(potential: Potential, fit: Fit, identity: dict[str, Any] | None = None) -> Run:
     """A run at its beginning."""
     weights = list(potential.parameters())
     if fit.optimizer == "soap":
@@ -89,7 +93,7 @@ def start(potential: Potential, fit: Fit) -> Run:
         )
     else:
         optimizer = torch.optim.AdamW(weights, lr=fit.learning_rate, weight_decay=fit.weight_decay)
-    return Run(potential, optimizer, ExponentialMovingAverage(weights, decay=fit.ema))
+    return Run(potential, optimizer, ExponentialMovingAverage(weights, decay=fit.ema), identity or {})
 
 
 def save_state(run: Run, path: Path) -> None:
@@ -101,20 +105,27 @@ def save_state(run: Run, path: Path) -> None:
         "ema": run.ema.state_dict(),
         **{name: getattr(run, name) for name in COUNTERS},
     }
-    write(path, {"kind": "training state", "format": 1, "content": pack(dict(content), tensors)}, tensors)
+    header = {"kind": "training state", "format": 1, "identity": run.identity}
+    write(path, {**header, "content": pack(dict(content), tensors)}, tensors)
 
 
 def load_state(run: Run, path: Path) -> None:
     """Put a saved state into `run`, which was made by `start` with the same model and settings.
 
     Raises:
-        ValueError: a damaged file, or a state of another model or optimizer.
+        ValueError: a damaged file, or a state of other data, another model or other settings.
     """
     header, tensors = read(path)
     if header.get("kind") != "training state" or header.get("format") != 1:
         raise ValueError(
             f"{path}: not a training state of this version; give the directory of a run of potential-train"
         )
+    for name, value in run.identity.items():
+        if header.get("identity", {}).get(name) != value:
+            raise ValueError(
+                f"{path.parent}: the run was made with other {name}; resume it with the {name} it began with "
+                "(only its length may change), or start a new run in another --output"
+            )
     try:
         content = unpack(header["content"], tensors)
         run.potential.load_state_dict(content["weights"])

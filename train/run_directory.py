@@ -62,6 +62,12 @@ class Run:
         return dict(self.summary.get(key) or {})
 
     @property
+    def e0_is_isolated(self) -> bool:
+        """Whether every E0 was calculated for an isolated atom; False where the run does not say."""
+        sources = self.rows("e0_sources")
+        return bool(sources) and all(sources.get(element) == "isolated atoms" for element in self.rows("e0"))
+
+    @property
     def names(self) -> list[str]:
         """The sets in the order in which tables and legends name them."""
         known = [*self.rows("errors"), *(one.name for one in self.sets)]
@@ -190,11 +196,11 @@ def energy_zero(run: Run) -> tuple[str, list[Floats]]:
         total = np.bincount(one.system, weights=table[one.atomic_numbers], minlength=len(one.n_atoms))
         zeros.append(total / np.maximum(one.n_atoms, 1))
     if all(np.isfinite(zero).all() for zero in zeros):
-        return "isolated atoms (E0)", zeros
+        return "sum of E0", zeros
     labels = [one.energy_reference / np.maximum(one.n_atoms, 1) for one in run.sets]
     known = np.concatenate(labels)[np.isfinite(np.concatenate(labels))]
     mean = float(known.mean()) if len(known) else 0.0
-    return "the mean label", [np.full(len(one.n_atoms), mean) for one in run.sets]
+    return "mean label", [np.full(len(one.n_atoms), mean) for one in run.sets]
 
 
 def energy_pairs(one: PredictedSet, zero: Floats) -> Pairs:

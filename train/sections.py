@@ -32,6 +32,20 @@ ERROR_COLUMNS = (
 )
 
 
+E0_FITTED = (
+    "“Least squares” is a fit to the energies of the training frames, not the energy of an isolated atom; "
+    "with one composition only it is the mean energy per atom. Differences of energies at fixed composition do not "
+    "depend on it; atomization energies and other compositions are not reliable."
+)
+E0_WITHOUT = "No training energies to take E0 from: it is 0 eV, and energies have no meaning."
+E0_UNKNOWN = "This run does not record whether they are energies of isolated atoms or a fit."
+CURVES = (
+    "“train” is measured while training: the running mean over the steps since the validation before, with "
+    "weights that change at each step; “valid” uses the moving average (EMA) of the weights, the one "
+    "that is saved. “train” may therefore lie above “valid”."
+)
+
+
 def name_cell(run: Run, name: str) -> str:
     color = set_colors(run.names).get(name, "#000")
     return f'<span class="dot" style="background:{color}"></span>{escape(name)}'
@@ -117,7 +131,9 @@ def error_table(run: Run) -> str:
 
 def learning_section(run: Run, charts: dict[str, Chart]) -> str:
     """Learning curves; the charts join `charts` under the names of their places on the page."""
-    return grid(learning_charts(run), "learning", charts)
+    found = learning_charts(run)
+    both = any(len(chart["data"]) > 1 for chart in found.values())
+    return grid(found, "learning", charts) + (f'<p class="note">{CURVES}</p>' if both else "")
 
 
 def grid(found: dict[str, Chart], prefix: str, charts: dict[str, Chart], shape: str = "") -> str:
@@ -196,11 +212,35 @@ def frame_errors(one: PredictedSet) -> list[tuple[str, int, int, float, float, f
     return list(zip(name, one.frame.tolist(), one.n_atoms.tolist(), energy.tolist(), *forces, strict=True))
 
 
+def e0_title(run: Run) -> str:
+    """Isolated atoms are named only where they are the source."""
+    return (
+        f"{'Energies of isolated atoms' if run.e0_is_isolated else 'Reference energy of each element'} (E0)"
+    )
+
+
 def e0_table(run: Run) -> str:
-    """Isolated atoms, to 0.1 meV: total energies are large and their differences small."""
+    """E0 to 0.1 meV, as total energies are large and their differences small, and where each comes from."""
     found = {element: value_of(run.rows("e0"), element) for element in run.rows("e0")}
-    rows = [[escape(element), "–" if value is None else f"{value:,.4f}"] for element, value in found.items()]
-    return table(["element", "E0<small>eV</small>"], rows) if rows else ""
+    if not found:
+        return ""
+    sources = run.rows("e0_sources")
+    rows = [
+        [
+            escape(element),
+            "–" if value is None else f"{value:,.4f}",
+            *([escape(str(sources.get(element) or "not recorded"))] if sources else []),
+        ]
+        for element, value in found.items()
+    ]
+    listed = table(["element", "E0<small>eV</small>", *(["from"] if sources else [])], rows)
+    if run.e0_is_isolated:
+        return listed
+    if "least squares" in sources.values():
+        text = E0_FITTED
+    else:
+        text = E0_WITHOUT if "no energies" in sources.values() else E0_UNKNOWN
+    return f'<p class="note">{text}</p>{listed}'
 
 
 def label_text(run: Run) -> str:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from train.checks import fingerprint
 from train.config import Config, Data
 from train.dataset import Frame, Keys, read, split
 from train.doctor import inspect, require_clean
+
+SHOWN = 5  # frame numbers in a warning
 
 
 @dataclass(frozen=True)
@@ -60,16 +64,62 @@ def read_sets(config: Config) -> Sets:
             "one frame only: it serves for training and validation, and the errors say nothing about new frames"
         )
     else:
-        train, valid = split(len(rest), data.valid_fraction, config.fit.seed)
-        sets["train"], sets["valid"] = [rest[i] for i in train], [rest[i] for i in valid]
-        why.append(
-            f"{len(valid)} of {len(rest)} frames kept for validation, chosen with seed {config.fit.seed}"
-        )
+        sets["train"], sets["valid"], reason = _split(rest, data.valid_fraction, config.fit.seed)
+        why.append(reason)
     for path in data.test:
         name = Path(path).name.split(".")[0]
         name = name if name not in sets else f"{name} ({len(sets)})"
         sets[name] = _other(path, config, texts)
-    return Sets(sets, "\n\n".join(texts), tuple(why), isolated)
+    return Sets(sets, "\n\n".join(texts), (*why, *_shared(sets)), isolated)
+
+
+def _split(frames: list[Frame], fraction: float, seed: int) -> tuple[list[Frame], list[Frame], str]:
+    """Training and validation frames and a sentence; every element is among the training frames.
+
+    Where the random choice takes all frames of an element, the first frame that holds it always trains.
+    """
+    elements = [set(f.atoms.symbols) for f in frames]
+    always: dict[int, set[str]] = {}
+    while True:
+        train, valid = split(len(frames), fraction, seed, list(always))
+        lost = set().union(*elements) - set().union(*(elements[i] for i in train))
+        if not lost:
+            break
+        for symbol in lost:
+            first = next(i for i, found in enumerate(elements) if symbol in found)
+            always.setdefault(first, set()).add(symbol)
+    if fraction > 0 and not len(valid):
+        return (
+            frames,
+            frames,
+            f"no frame can be spared, as each is needed for its elements: all {len(frames)} serve for training "
+            "and validation, and the errors say nothing about new frames",
+        )
+    text = f"{len(valid)} of {len(frames)} frames kept for validation, chosen with seed {seed}"
+    if always:
+        held = (f"frame {frames[i].index} for {', '.join(sorted(found))}" for i, found in always.items())
+        text += f"; always trained on, as too few frames hold these elements: {'; '.join(held)}"
+    return [frames[i] for i in train], [frames[i] for i in valid], text
+
+
+def _shared(sets: dict[str, list[Frame]]) -> list[str]:
+    """A warning for any two sets that hold the same structures; later sets are blamed."""
+    prints = {name: {fingerprint(f): f for f in reversed(frames)} for name, frames in sets.items()}
+    warnings = []
+    for one, other in combinations(sets, 2):
+        if sets[one] is sets[other]:
+            continue
+        both = [f for f in sets[other] if fingerprint(f) in prints[one]]
+        if not both:
+            continue
+        first = prints[one][fingerprint(both[0])]
+        listed = ", ".join(str(f.index) for f in both[:SHOWN]) + (", ..." if len(both) > SHOWN else "")
+        warnings.append(
+            f"WARNING: {len(both)} of {len(sets[other])} {other} structures are also {one} structures: "
+            f"{both[0].source}, frame{'s' * (len(both) > 1)} {listed} (the first is frame {first.index} of "
+            f"{first.source}); errors on them say nothing about new structures, remove them from one of the sets"
+        )
+    return warnings
 
 
 def _other(path: str, config: Config, texts: list[str]) -> list[Frame]:

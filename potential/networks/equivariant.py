@@ -65,7 +65,7 @@ class EquivariantConfig:
             value = getattr(self, name)
             if type(value) is not int or not low <= value <= high:
                 raise ValueError(f"{name} is {value!r}; it must be an integer from {low} to {high}")
-        if not 0 < self.cutoff < 100:
+        if type(self.cutoff) not in (int, float) or not 0 < self.cutoff < 100:
             raise ValueError(f"cutoff is {self.cutoff!r}; it must be a length in Å between 0 and 100")
         if self.hidden_lmax > self.lmax:
             raise ValueError(
