@@ -73,14 +73,30 @@ class Potential(nn.Module):
     def forward(self, vectors: Tensor, atomic_numbers: Tensor, center: Tensor, neighbor: Tensor) -> Tensor:
         """Energies (n_atoms,) in eV, float64, from edge vectors (n_edges, 3) in Å."""
         species = self.species_of[atomic_numbers]
-        e0 = torch.tensor(self.statistics.e0, dtype=torch.float64, device=species.device)
-        n_atoms, n_species = len(species), len(e0)
+        n_atoms, n_species = len(species), len(self.statistics.elements)
         alone = torch.arange(n_species, device=species.device)
         features = self.network(vectors, torch.cat([species, alone]), center, neighbor)
-        output: Tensor = self.head(features).double()
-        energy, energy_alone = torch.split(output, [n_atoms, n_species])
-        isolated = torch.bincount(center, minlength=n_atoms) == 0  # exactly e0, whatever the rounding
-        return e0[species] + self.statistics.scale * (energy - energy_alone[species]).masked_fill(isolated, 0)
+        output, output_alone = torch.split(self.head(features), [n_atoms, n_species])
+        return self.energies(output, output_alone, species, center)
+
+    def alone(self) -> Tensor:
+        """What the head says of an atom of each element without neighbors, (n_species,)."""
+        species = torch.arange(len(self.statistics.elements), device=self.species_of.device)
+        nothing = species[:0]
+        with torch.no_grad():
+            alone: Tensor = self.head(
+                self.network(nothing.new_zeros(0, 3, dtype=self.dtype), species, nothing, nothing)
+            )
+        return alone
+
+    def energies(self, output: Tensor, alone: Tensor, species: Tensor, center: Tensor) -> Tensor:
+        """Energies (n_atoms,) in eV, float64, from what the head says of the atoms (n_atoms,) and of atoms
+        `alone` (n_species,), which atoms that are no edge's `center` have to the last bit.
+        """
+        e0 = torch.tensor(self.statistics.e0, dtype=torch.float64, device=species.device)
+        isolated = torch.bincount(center, minlength=len(species)) == 0
+        difference = (output.double() - alone.double()[species]).masked_fill(isolated, 0)
+        return e0[species] + self.statistics.scale * difference
 
 
 def build(

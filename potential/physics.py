@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -48,12 +49,28 @@ def edge_gradient(
     return energy, vectors, gradient
 
 
+def pull_back(
+    outputs: Sequence[Tensor], inputs: Sequence[Tensor], cotangents: Sequence[Tensor] | None = None
+) -> tuple[Tensor, ...]:
+    """Gradient of sum(outputs * cotangents) by each of the inputs, zero where nothing depends on one."""
+    return torch.autograd.grad(outputs, inputs, cotangents, materialize_grads=True)
+
+
 def predict(model: EnergyModel, graph: Graph, create_graph: bool = False) -> Prediction:
     """Energy, per-atom energies, forces and virial of every structure in the graph.
 
     forces_i = sum_j dE/dr_ij - sum_j dE/dr_ji, because r_ij = r_j - r_i. Sums are float64.
     """
-    atom_energy, vectors, gradient = edge_gradient(model, graph, create_graph)
+    prediction = assemble(graph, *edge_gradient(model, graph, create_graph))
+    if create_graph:
+        return prediction
+    return replace(
+        prediction, energy=prediction.energy.detach(), node_energy=prediction.node_energy.detach()
+    )
+
+
+def assemble(graph: Graph, atom_energy: Tensor, vectors: Tensor, gradient: Tensor) -> Prediction:
+    """The prediction from energies per atom (n_atoms,), edge vectors and dE/dr_ij (n_edges, 3)."""
     gradient, vectors = gradient.double(), vectors.detach().double()
     zeros = torch.zeros_like(graph.positions)
     forces = zeros.index_add(0, graph.center, gradient).index_add(0, graph.neighbor, gradient, alpha=-1)
@@ -62,8 +79,6 @@ def predict(model: EnergyModel, graph: Graph, create_graph: bool = False) -> Pre
         0, edge_system, (vectors[:, :, None] * gradient[:, None, :]).flatten(1)
     )
     energy = zeros.new_zeros(n).index_add(0, graph.system, atom_energy)
-    if not create_graph:
-        energy, atom_energy = energy.detach(), atom_energy.detach()
     return Prediction(energy, atom_energy, forces, virial.view(n, 3, 3))
 
 

@@ -124,7 +124,11 @@ class Coupling(nn.Module):
 
 
 class Density(nn.Module):
-    """D and A of the module's equation: messages (n_atoms, width) -> ((lmax+1)^2, n_atoms, channels)."""
+    """D and A of the module's equation.
+
+    basis (n_atoms, n_slots, (lmax+1)^2 * n_radial), messages of the neighbors (n_atoms, n_slots, width)
+    -> ((lmax+1)^2, n_atoms, channels).
+    """
 
     def __init__(self, config: EquivariantConfig, message: list[int]):
         """`message`: channels of the messages of order 0, 1, ..."""
@@ -135,10 +139,8 @@ class Density(nn.Module):
         n_paths = [into.count(l) for l in range(config.lmax + 1)]
         self.couplings = nn.ModuleList(Coupling(config, l1, w, n_paths) for l1, w in enumerate(message))
 
-    def forward(self, basis: Tensor, messages: Tensor, neighbor: Tensor) -> Tensor:
-        n_atoms, n_slots, _ = basis.shape
-        sent = messages.index_select(0, neighbor).view(n_atoms, n_slots, -1)
-        density = torch.bmm(basis.transpose(1, 2), sent).view(n_atoms, *self.shape, -1)
+    def forward(self, basis: Tensor, sent: Tensor) -> Tensor:
+        density = torch.bmm(basis.transpose(1, 2), sent).view(len(basis), *self.shape, -1)
         parts = torch.split(density, self.widths, dim=-1)
         terms = [coupling(part) for coupling, part in zip(self.couplings, parts, strict=True)]
         targets = [coupling.get_buffer("target") for coupling in self.couplings]
@@ -204,13 +206,13 @@ class Layer(nn.Module):
             nn.Parameter(torch.ones(n_species, widths_in[l], dtype=torch.float64)) for l in range(shared)
         )
 
-    def forward(
-        self, features: list[Tensor], species: Tensor, basis: Tensor, neighbor: Tensor
-    ) -> list[Tensor]:
+    def messages(self, features: list[Tensor]) -> Tensor:
+        """What every atom sends to its neighbors: (n_atoms, width)."""
         sent = [h @ w for h, w in zip(features, self.send, strict=True)] if len(self.send) else features
-        n_atoms = len(species)
-        messages = torch.cat([m.transpose(0, 1).reshape(n_atoms, -1) for m in sent], dim=1)
-        product = self.product(self.density(basis, messages, neighbor), species)
+        return torch.cat([m.transpose(0, 1).reshape(m.shape[1], -1) for m in sent], dim=1)
+
+    def forward(self, features: list[Tensor], species: Tensor, basis: Tensor, sent: Tensor) -> list[Tensor]:
+        product = self.product(self.density(basis, sent), species)
         out = [b @ w for b, w in zip(orders(product, self.lmax_out), self.update, strict=True)]
         for l, (scale, w) in enumerate(zip(self.skip_scale, self.skip, strict=True)):
             out[l] = out[l] + (features[l] * scale[species]) @ w
@@ -250,13 +252,18 @@ class Equivariant(nn.Module):
         angular = spherical_harmonics(vectors / lengths.unsqueeze(-1), self.harmonics, c.lmax)
         return (angular.unsqueeze(-1) * radial.unsqueeze(-2)).flatten(-2)
 
+    def start(self, species: Tensor) -> list[Tensor]:
+        """Features before the first layer: which element an atom is."""
+        return [self.identity[species].unsqueeze(0)]
+
     def forward(self, vectors: Tensor, species: Tensor, center: Tensor, neighbor: Tensor) -> Tensor:
         padded, slots = pad(vectors, center, neighbor, len(species), self.config.cutoff)
         basis = self.edge_basis(padded)
-        features = [self.identity[species].unsqueeze(0)]
+        features = self.start(species)
         scalars = []
         for layer in self.layers:
-            features = layer(features, species, basis, slots)
+            sent = layer.messages(features).index_select(0, slots).view(*padded.shape[:2], -1)
+            features = layer(features, species, basis, sent)
             scalars.append(features[0].squeeze(0))
         return torch.cat(scalars, dim=1)
 
