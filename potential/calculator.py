@@ -13,9 +13,10 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from potential.checkpoint import load
+from potential.chunks import predict_in_chunks
 from potential.graph import Graph
 from potential.model import Potential, check_device, recast
-from potential.physics import predict, stress
+from potential.physics import stress
 from potential.verlet import VerletList, follow
 
 
@@ -32,6 +33,8 @@ class EquivCalculator(Calculator):  # type: ignore[misc]
         skin: Å. Neighbors are searched this much beyond the cutoff and kept until atoms or cell have moved so far
             that one could be missing. Results are the same in every bit; `n_searches` counts the searches.
             0.5 suits dynamics and relaxation; 0 searches every time, as single structures need it.
+        chunk: atoms evaluated at a time. Larger structures are taken in chunks, so that memory does not grow with
+            what a network holds per atom and edge; energies and forces are those of the whole to rounding.
 
     Raises:
         ValueError: elements the potential does not know, non-finite positions, atoms in the same place,
@@ -46,6 +49,7 @@ class EquivCalculator(Calculator):  # type: ignore[misc]
         device: torch.device | str | None = None,
         dtype: str | None = None,
         skin: float = 0.0,
+        chunk: int = 256,
     ):
         super().__init__()
         if dtype not in (None, "float32", "float64"):
@@ -60,6 +64,8 @@ class EquivCalculator(Calculator):  # type: ignore[misc]
             raise ValueError(
                 f"skin is {skin!r}; it must be a length in Å, 0 for a neighbor search at every call"
             )
+        if type(chunk) is not int or chunk < 1:
+            raise ValueError(f"chunk is {chunk!r}; it must be a number of atoms, 1 or more")
         check_device(device or "cpu")
         precision: torch.dtype | None = getattr(torch, dtype) if dtype else None
         if isinstance(model, Potential):
@@ -72,7 +78,7 @@ class EquivCalculator(Calculator):  # type: ignore[misc]
                 f"model is a {type(model).__name__}; give a Potential, or the path of a saved one"
             )
         self.potential: Potential = potential.requires_grad_(False).eval()
-        self.skin = float(skin)
+        self.skin, self.chunk = float(skin), chunk
         self.n_searches = 0
         self._known: VerletList | None = None
 
@@ -96,7 +102,7 @@ class EquivCalculator(Calculator):  # type: ignore[misc]
         potential = self.potential
         graph = self._graph()
         potential.check(graph.atomic_numbers)
-        prediction = predict(potential, graph)
+        prediction = predict_in_chunks(potential, graph, self.chunk)
         results: dict[str, Any] = {
             "energy": prediction.energy.item(),
             "free_energy": prediction.energy.item(),

@@ -38,13 +38,14 @@ def predict_in_chunks(potential: Potential, graph: Graph, size: int) -> Predicti
     """
     if len(graph.positions) <= size or not isinstance(potential.network, Equivariant):
         return predict(potential, graph)
-    return assemble(graph, *edge_gradient(potential, graph, size))
+    return assemble(graph, *edge_gradient(potential, potential.network, graph, size))
 
 
-def edge_gradient(potential: Potential, graph: Graph, size: int) -> tuple[Tensor, Tensor, Tensor]:
+def edge_gradient(
+    potential: Potential, network: Equivariant, graph: Graph, size: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """Energies per atom (n_atoms,), edge vectors and dE/dr_ij (n_edges, 3), as `physics.edge_gradient`."""
-    network: Equivariant = potential.network
-    last = len(network.layers) - 1
+    layers, last = network.layers, len(network.layers) - 1
     with torch.no_grad():
         species = potential.species_of[graph.atomic_numbers]
         vectors = graph.edge_vectors().to(potential.dtype)
@@ -76,7 +77,7 @@ def edge_gradient(potential: Potential, graph: Graph, size: int) -> tuple[Tensor
                 orders[0][0, chunk.atoms] += grad
         if t > 0:
             own = [x.detach().requires_grad_() for x in features[t]]
-            grads = pull_back([network.layers[t].messages(own)], own, [back_messages])
+            grads = pull_back([layers[t].messages(own)], own, [back_messages])
             for x, grad in zip(back[t], grads, strict=True):
                 x += grad
     energy = potential.energies(output, potential.alone(), species, graph.center)

@@ -64,9 +64,7 @@ def predict(model: EnergyModel, graph: Graph, create_graph: bool = False) -> Pre
     prediction = assemble(graph, *edge_gradient(model, graph, create_graph))
     if create_graph:
         return prediction
-    return replace(
-        prediction, energy=prediction.energy.detach(), node_energy=prediction.node_energy.detach()
-    )
+    return replace(prediction, energy=prediction.energy.detach(), node_energy=prediction.node_energy.detach())
 
 
 def assemble(graph: Graph, atom_energy: Tensor, vectors: Tensor, gradient: Tensor) -> Prediction:

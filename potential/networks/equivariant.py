@@ -20,7 +20,9 @@ many-body messages); Luo et al., Gaunt tensor products, ICLR 2024 (products on t
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from e3nn import o3
@@ -235,10 +237,8 @@ class Equivariant(nn.Module):
         self.config = config
         self.irreps_out = o3.Irreps(f"{config.n_layers * config.channels}x0e")
         self.scale = 2.0 / math.sqrt(max(mean_neighbors, 1.0))
-        self.layers = nn.ModuleList(
-            Layer(config, n_species, first=t == 0, last=t == config.n_layers - 1)
-            for t in range(config.n_layers)
-        )
+        layers = [Layer(config, n_species, t == 0, t == config.n_layers - 1) for t in range(config.n_layers)]
+        self.layers = cast("Sequence[Layer]", nn.ModuleList(layers))
         self.register_buffer("harmonics", harmonics_table(config.lmax), persistent=False)
         self.register_buffer("identity", torch.eye(n_species, dtype=torch.float64), persistent=False)
 
