@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from potential.graph import Graph
+from potential.graph import Graph, pad
 from potential.model import Potential
-from potential.networks.equivariant import Equivariant, pad
+from potential.networks.equivariant import Equivariant
 from potential.physics import Prediction, assemble, predict, pull_back
 
 

@@ -188,3 +188,19 @@ def collate(graphs: Sequence[Graph]) -> Graph:
         for f in fields(Graph)
     }
     return Graph(**{name: torch.cat(tensors) for name, tensors in parts.items()})
+
+
+def pad(
+    vectors: Tensor, center: Tensor, neighbor: Tensor, n_atoms: int, cutoff: float
+) -> tuple[Tensor, Tensor]:
+    """Edges as a table of (n_atoms, most neighbors): vectors (n_atoms, n_slots, 3), neighbors (n_atoms * n_slots,).
+
+    Empty slots hold a vector beyond the cutoff, where the envelope and its derivatives vanish.
+    """
+    degree = torch.bincount(center, minlength=n_atoms)
+    n_slots = max(int(degree.max()), 1)
+    first = torch.cumsum(degree, 0) - degree
+    slot = torch.arange(len(center), device=center.device) - first[center] + center * n_slots
+    beyond = vectors.new_tensor([2 * cutoff, 0.0, 0.0]).expand(n_atoms * n_slots, 3)
+    table = neighbor.new_zeros(n_atoms * n_slots).index_copy(0, slot, neighbor)
+    return beyond.index_copy(0, slot, vectors).view(n_atoms, n_slots, 3), table

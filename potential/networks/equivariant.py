@@ -5,10 +5,13 @@ One layer, for atom i with neighbors j (algebra after ACE/MACE; the product afte
     D_i[l2 m2, k, l1 m1 c] = sum_j  Y_l2m2(r_ij) phi_k(r_ij) m_j[l1 m1 c]   density: one product of matrices per atom
     A_i[l3 m3, c]          = sum_paths CG(l2 m2, l1 m1 -> l3 m3) D_i[l2 m2, k, l1 m1 c'] W[path, k c', c]
     B_i(s)                 = prod_n ( b_n[species_i] + (V_n A_i)(s) )       point by point on a grid of the sphere
-    h_i'[l m, c]           = U_l B_i[l m] + S_l (s_l[species_i] h_i[l m])
+    u_i[l m, c]            = U_l B_i[l m] + S_l (s_l[species_i] h_i[l m])
+    h_i'[0, c]             = silu(u_i[0, c]),   h_i'[l m, c] = u_i[l m, c] sigmoid(u_i[0, c])  for l > 0
 
 Neighbors are summed first and channels mixed afterwards. The constants b_n make one product of `correlation`
-factors hold every lower order too. The quadrature is exact for the degree, hence exactly equivariant.
+factors hold every lower order too. The quadrature is exact for the degree, hence exactly equivariant. Fast radial
+functions come in with small weights (1/n), and no product feeds the next one without the gate: both keep the
+function smooth where there are no data.
 
 Symbols: phi radial functions, Y spherical harmonics, m messages (a linear map of h; of the species in the
 first layer), W `mix`, V `factors`, b `offset`, U `update`, S s `skip`.
@@ -28,6 +31,7 @@ import torch
 from e3nn import o3
 from torch import Tensor, nn
 
+from potential.graph import pad
 from potential.irreps import (
     coupling_matrix,
     coupling_paths,
@@ -36,6 +40,8 @@ from potential.irreps import (
     spherical_harmonics,
 )
 from potential.radial import bessel, envelope
+
+SILU_GAIN, SIGMOID_GAIN = 1.6765, 1.8467  # the outputs of a standard normal have second moment 1
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,7 @@ class EquivariantConfig:
     correlation: int = 3
     n_layers: int = 2
     n_radial: int = 6
+    smoothness: float = 1.0  # the n-th radial function enters with weight n^-smoothness
     cutoff: float = 5.0
 
     def __post_init__(self) -> None:
@@ -67,8 +74,15 @@ class EquivariantConfig:
             value = getattr(self, name)
             if type(value) is not int or not low <= value <= high:
                 raise ValueError(f"{name} is {value!r}; it must be an integer from {low} to {high}")
+        if type(self.smoothness) not in (int, float) or not 0 <= self.smoothness <= 4:
+            raise ValueError(f"smoothness is {self.smoothness!r}; it must be a number from 0 to 4")
         if type(self.cutoff) not in (int, float) or not 0 < self.cutoff < 100:
             raise ValueError(f"cutoff is {self.cutoff!r}; it must be a length in Å between 0 and 100")
+        if self.vector_channels > self.channels:
+            raise ValueError(
+                f"vector_channels {self.vector_channels} exceed channels {self.channels}, which gate them; "
+                "raise channels or lower vector_channels"
+            )
         if self.hidden_lmax > self.lmax:
             raise ValueError(
                 f"hidden_lmax {self.hidden_lmax} exceeds lmax {self.lmax}; raise lmax or lower hidden_lmax"
@@ -218,7 +232,17 @@ class Layer(nn.Module):
         out = [b @ w for b, w in zip(orders(product, self.lmax_out), self.update, strict=True)]
         for l, (scale, w) in enumerate(zip(self.skip_scale, self.skip, strict=True)):
             out[l] = out[l] + (features[l] * scale[species]) @ w
-        return out
+        return gate(out)
+
+
+def gate(features: list[Tensor]) -> list[Tensor]:
+    """SiLU of the scalars; higher orders times the sigmoid of the first scalars. Keeps unit second moments."""
+    scalars = features[0]
+    gates = SIGMOID_GAIN * torch.sigmoid(scalars)
+    return [
+        SILU_GAIN * torch.nn.functional.silu(scalars),
+        *(x * gates[..., : x.shape[-1]] for x in features[1:]),
+    ]
 
 
 class Equivariant(nn.Module):
@@ -229,6 +253,7 @@ class Equivariant(nn.Module):
         mean_neighbors: average number of neighbors within the cutoff; scales sums over neighbors.
     """
 
+    weights: Tensor
     harmonics: Tensor
     identity: Tensor
 
@@ -239,6 +264,9 @@ class Equivariant(nn.Module):
         self.scale = 2.0 / math.sqrt(max(mean_neighbors, 1.0))
         layers = [Layer(config, n_species, t == 0, t == config.n_layers - 1) for t in range(config.n_layers)]
         self.layers = cast("Sequence[Layer]", nn.ModuleList(layers))
+        weights = torch.arange(1, config.n_radial + 1, dtype=torch.float64) ** -config.smoothness
+        weights = weights / weights.square().mean().sqrt()
+        self.register_buffer("weights", weights, persistent=False)
         self.register_buffer("harmonics", harmonics_table(config.lmax), persistent=False)
         self.register_buffer("identity", torch.eye(n_species, dtype=torch.float64), persistent=False)
 
@@ -246,9 +274,8 @@ class Equivariant(nn.Module):
         """Y_lm(r_ij) phi_k(r_ij): (..., 3) -> (..., (lmax+1)^2 * n_radial)."""
         c = self.config
         lengths = torch.linalg.vector_norm(vectors, dim=-1)
-        radial = bessel(lengths, c.n_radial, c.cutoff) * (self.scale * envelope(lengths, c.cutoff)).unsqueeze(
-            -1
-        )
+        radial = bessel(lengths, c.n_radial, c.cutoff) * self.weights
+        radial = radial * (self.scale * envelope(lengths, c.cutoff)).unsqueeze(-1)
         angular = spherical_harmonics(vectors / lengths.unsqueeze(-1), self.harmonics, c.lmax)
         return (angular.unsqueeze(-1) * radial.unsqueeze(-2)).flatten(-2)
 
@@ -266,19 +293,3 @@ class Equivariant(nn.Module):
             features = layer(features, species, basis, sent)
             scalars.append(features[0].squeeze(0))
         return torch.cat(scalars, dim=1)
-
-
-def pad(
-    vectors: Tensor, center: Tensor, neighbor: Tensor, n_atoms: int, cutoff: float
-) -> tuple[Tensor, Tensor]:
-    """Edges as a table of (n_atoms, most neighbors): vectors (n_atoms, n_slots, 3), neighbors (n_atoms * n_slots,).
-
-    Empty slots hold a vector beyond the cutoff, where the envelope and its derivatives vanish.
-    """
-    degree = torch.bincount(center, minlength=n_atoms)
-    n_slots = max(int(degree.max()), 1)
-    first = torch.cumsum(degree, 0) - degree
-    slot = torch.arange(len(center), device=center.device) - first[center] + center * n_slots
-    beyond = vectors.new_tensor([2 * cutoff, 0.0, 0.0]).expand(n_atoms * n_slots, 3)
-    table = neighbor.new_zeros(n_atoms * n_slots).index_copy(0, slot, neighbor)
-    return beyond.index_copy(0, slot, vectors).view(n_atoms, n_slots, 3), table
