@@ -14,6 +14,7 @@ from torch_ema import ExponentialMovingAverage
 from potential.checkpoint import read, write
 from potential.model import Potential
 from train.config import Fit
+from train.soap import Soap
 from train.state import pack, unpack
 
 
@@ -82,15 +83,7 @@ def start(potential: Potential, fit: Fit, identity: dict[str, Any] | None = None
     """A run at its beginning."""
     weights = list(potential.parameters())
     if fit.optimizer == "soap":
-        from pytorch_optimizer import SOAP
-
-        optimizer: torch.optim.Optimizer = SOAP(
-            weights,
-            lr=fit.learning_rate,
-            betas=(0.95, 0.95),
-            weight_decay=fit.weight_decay,
-            precondition_frequency=10,
-        )
+        optimizer: torch.optim.Optimizer = Soap(weights, lr=fit.learning_rate, weight_decay=fit.weight_decay)
     else:
         optimizer = torch.optim.AdamW(weights, lr=fit.learning_rate, weight_decay=fit.weight_decay)
     return Run(potential, optimizer, ExponentialMovingAverage(weights, decay=fit.ema), identity or {})
