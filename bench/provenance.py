@@ -25,9 +25,8 @@ def provenance() -> dict[str, Any]:
     commit = subprocess.run(
         ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    dirty = subprocess.run(
-        ["git", "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    status = ["git", "status", "--porcelain", "--", ".", ":!docs/results"]  # results change nothing that runs
+    dirty = subprocess.run(status, cwd=ROOT, capture_output=True, text=True, check=False)
     names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     return {
         "commit": commit.stdout.strip() + ("+changes" if dirty.stdout.strip() else ""),
