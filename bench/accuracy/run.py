@@ -21,7 +21,7 @@ from typing import Any
 from bench.provenance import ROOT, provenance, spell
 
 OURS = "potential-train"
-PEERS = {  # options of mace_fit.py
+PEERS = {  # options of mace_fit.py; a first guess, see README.md
     "mace-64": ("--hidden", "64x0e", "--optimizer", "soap", "--learning-rate", "0.005", "--max-ell", "2"),
     "mace-stock": ("--hidden", "128x0e+128x1o", "--optimizer", "adam", "--learning-rate", "0.01"),
 }
