@@ -32,7 +32,7 @@ test: lint check
 bench: bench-acac
 
 bench-acac: $(VENV)/.ready
-	$(BIN)/python bench/acac.py
+	$(BIN)/python -m bench.acac
 
 # Others beside ours: examples/compare/README.md.
 bench-speed: $(VENV)/.ready

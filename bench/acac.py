@@ -1,46 +1,21 @@
 """Acetylacetone in five minutes: errors over seeds and the energy drift of MD. Run by `make bench-acac`.
 
-    python bench/acac.py --minutes 5 --seeds 0 1 2 --picoseconds 20
+    python -m bench.acac --minutes 5 --seeds 0 1 2 --picoseconds 20
 
 Trains with `potential-train` and its own defaults on data/acac, once per seed, on a quiet machine; then 20 ps of NVE
 with the first seed's model (examples/02_md.py). Writes docs/results/acac.json.
 """
 
 import argparse
-import datetime
 import json
-import os
-import platform
-import shlex
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-import torch
+from bench.provenance import ROOT, provenance
 
-ROOT = Path(__file__).resolve().parents[1]
 ACAC = ROOT / "data" / "acac"
-
-
-def provenance() -> dict[str, Any]:
-    """Commit, command, machine and date of a results file."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    dirty = subprocess.run(
-        ["git", "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    return {
-        "commit": commit.stdout.strip() + ("+changes" if dirty.stdout.strip() else ""),
-        "command": shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "machine": f"{os.cpu_count()} cores of {names[0].partition(': ')[2] if names else platform.processor()}",
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-    }
 
 
 def train(seed: int, minutes: float, output: Path) -> dict[str, Any]:

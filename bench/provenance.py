@@ -1,0 +1,39 @@
+"""What every results file says about itself: commit, command, machine and date."""
+
+import datetime
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def spell(command: Sequence[str]) -> str:
+    """A command as text; of absolute paths only the names, which mean something on other machines."""
+    return shlex.join([Path(word).name if Path(word).is_absolute() else word for word in command])
+
+
+def provenance() -> dict[str, Any]:
+    """Commit, command, machine and date of a results file."""
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    status = ["git", "status", "--porcelain", "--", ".", ":!docs/results"]  # results change nothing that runs
+    dirty = subprocess.run(status, cwd=ROOT, capture_output=True, text=True, check=False)
+    names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    return {
+        "commit": commit.stdout.strip() + ("+changes" if dirty.stdout.strip() else ""),
+        "command": spell(["python", *sys.orig_argv[1:]]),
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "machine": f"{os.cpu_count()} cores of {names[0].partition(': ')[2] if names else platform.processor()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+    }
