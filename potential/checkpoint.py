@@ -28,7 +28,7 @@ from potential.graph import from_atoms
 from potential.model import Potential, Statistics, build, configuration
 from potential.physics import predict, stress
 
-FORMAT = 1
+FORMAT = 2  # 2: the network has a gate and weighted radial functions
 UNITS = {"energy": "eV", "length": "Å", "forces": "eV/Å", "stress": "eV/Å^3"}
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-9}  # relative to the largest force or energy difference
@@ -111,7 +111,7 @@ def load(path: Path | str, device: torch.device | str = "cpu", dtype: torch.dtyp
     """Load a potential, run its self-test, and put it on `device` in `dtype` (default: as saved).
 
     Raises:
-        ValueError: a damaged file, another kind of file, a newer format, or a self-test that gives other numbers.
+        ValueError: a damaged file, another kind of file, another format, or a self-test that gives other numbers.
     """
     header, tensors = read(path)
     if header.get("kind") != "potential":
@@ -121,8 +121,8 @@ def load(path: Path | str, device: torch.device | str = "cpu", dtype: torch.dtyp
     if header.get("format") != FORMAT:
         raise ValueError(
             f"{path}: format {header.get('format')}, written by version {header.get('version')}; this version "
-            f"{__version__} reads format {FORMAT}; install a newer equiv-potential, or save the model again with "
-            "this one"
+            f"{__version__} reads format {FORMAT}; load a newer file with a newer equiv-potential; a model of an "
+            "older one is another network: use that version, or train again"
         )
     with _blaming(path):
         saved = DTYPES[header["dtype"]]

@@ -342,9 +342,15 @@ def test_no_byte_changes_silently(file: Path, where: float, in_header: bool, cha
 # --- headers that say something else ------------------------------------------------------------------------
 
 
+def test_older_format(file: Path) -> None:
+    """Models of another network are refused by name, not by numbers that differ."""
+    rewrite(file, lambda h: h.update(format=1, version="0.1.0"))
+    refused(file, "format 1", "0.1.0", "train again")
+
+
 def test_newer_format(file: Path) -> None:
     rewrite(file, lambda h: h.update(format=checkpoint.FORMAT + 1, version="99.0"))
-    refused(file, f"format {checkpoint.FORMAT + 1}", "99.0", "install a newer")
+    refused(file, f"format {checkpoint.FORMAT + 1}", "99.0", "a newer equiv-potential")
 
 
 @pytest.mark.parametrize("value", [None, 0, -1, "1", [1], 1.5])

@@ -19,6 +19,7 @@ from potential.irreps import (
     sphere_grid,
     spherical_harmonics,
 )
+from potential.networks.equivariant import Equivariant, EquivariantConfig, gate
 from potential.radial import bessel, envelope
 
 CUTOFF = 4.3
@@ -242,3 +243,37 @@ def test_bessel_functions_solve_their_equation() -> None:
         (curvature,) = torch.autograd.grad(slope.sum(), r)
         torch.testing.assert_close(curvature, -((n * np.pi / CUTOFF) ** 2) * u.detach(), rtol=1e-9, atol=1e-9)
         assert u[-1].abs() < 1e-13
+
+
+# --- the gate, and the weights of the radial functions ------------------------------------------------------
+
+
+def test_the_gate_keeps_unit_second_moments() -> None:
+    """Of independent standard normals, by Gauss-Hermite quadrature: exact gains to their printed digits."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(200)
+    scalars = torch.from_numpy(nodes).reshape(1, -1, 1)
+    measure = torch.from_numpy(weights / weights.sum())
+    bounded, vectors = gate([scalars, torch.ones(3, len(nodes), 1, dtype=torch.float64)])
+    assert abs(float(measure @ bounded[0, :, 0] ** 2) - 1) < 1e-4
+    assert abs(float(measure @ vectors[0, :, 0] ** 2) - 1) < 1e-4
+
+
+def test_the_gate_scales_an_order_as_a_whole() -> None:
+    """Each vector keeps its direction; the scalars decide its length."""
+    x = torch.randn(3, 5, 2, generator=torch.Generator().manual_seed(0))
+    scalars = torch.tensor([-2.0, 0.5, 3.0]).expand(1, 5, 3)
+    y = gate([scalars, x])[1]
+    ratio = y / x
+    torch.testing.assert_close(ratio, ratio[:1].expand_as(ratio))
+    assert bool((ratio[0, :, 0] < ratio[0, :, 1]).all())
+
+
+def test_radial_functions_are_weighted_by_smoothness() -> None:
+    def basis(smoothness: float) -> torch.Tensor:
+        config = EquivariantConfig(channels=2, vector_channels=1, lmax=1, n_radial=4, smoothness=smoothness)
+        r = torch.tensor([[1.3, 0.0, 0.0]], dtype=torch.float64)
+        return Equivariant(config, 1, 4.0).double().edge_basis(r)[0, :4]  # of l = 0
+
+    ratio = basis(1.0) / basis(0.0)
+    torch.testing.assert_close(ratio / ratio[0], 1 / torch.arange(1, 5, dtype=torch.float64))
+    assert abs(float(ratio.square().mean()) - 1) < 1e-12

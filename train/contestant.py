@@ -11,9 +11,10 @@ from ase import Atoms
 
 from potential.analysis.split import measure_split
 from potential.calculator import EquivCalculator
+from potential.chunks import predict_in_chunks
 from potential.graph import Graph, collate, from_atoms
 from potential.model import Statistics, build
-from potential.physics import Prediction, predict
+from potential.physics import Prediction
 from train.batches import Sample
 from train.config import PRESETS, Fit, suggest
 from train.loop import train_step
@@ -63,7 +64,7 @@ def edges(calculator: EquivCalculator, structures: Sequence[Atoms]) -> int:
 def evaluation(calculator: EquivCalculator, structures: Sequence[Atoms]) -> Callable[[], Prediction]:
     """Energy and forces of one batch whose neighbors are known."""
     graph = batch(calculator, structures)
-    return lambda: predict(calculator.potential, graph)
+    return lambda: predict_in_chunks(calculator.potential, graph, calculator.chunk)
 
 
 def training(calculator: EquivCalculator, structures: Sequence[Atoms]) -> Callable[[], None]:

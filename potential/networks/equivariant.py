@@ -5,8 +5,8 @@ One layer, for atom i with neighbors j (algebra after ACE/MACE; the product afte
     D_i[l2 m2, k, l1 m1 c] = sum_j  Y_l2m2(r_ij) phi_k(r_ij) m_j[l1 m1 c]   density: one product of matrices per atom
     A_i[l3 m3, c]          = sum_paths CG(l2 m2, l1 m1 -> l3 m3) D_i[l2 m2, k, l1 m1 c'] W[path, k c', c]
     B_i(s)                 = prod_n ( b_n[species_i] + (V_n A_i)(s) )       point by point on a grid of the sphere
-    u_i[l m, c]            = U_l B_i[l m] + S_l (s_l[species_i] h_i[l m])
-    h_i'[0, c]             = silu(u_i[0, c]),   h_i'[l m, c] = u_i[l m, c] sigmoid(u_i[0, c])  for l > 0
+    x_i[l m, c]            = U_l B_i[l m] + S_l (s_l[species_i] h_i[l m])
+    h_i'[0, c]             = silu(x_i[0, c]),   h_i'[l m, c] = x_i[l m, c] sigmoid(x_i[0, c])  for l > 0
 
 Neighbors are summed first and channels mixed afterwards. The constants b_n make one product of `correlation`
 factors hold every lower order too. The quadrature is exact for the degree, hence exactly equivariant. Fast radial
