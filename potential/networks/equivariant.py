@@ -41,7 +41,7 @@ from potential.irreps import (
 )
 from potential.radial import bessel, envelope
 
-SILU_GAIN, SIGMOID_GAIN = 1.6765, 1.8467  # the outputs of a standard normal have second moment 1
+SILU_GAIN, SIGMOID_GAIN = 1.676532, 1.846229  # the outputs of a standard normal have second moment 1
 
 
 @dataclass(frozen=True)
