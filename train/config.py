@@ -16,7 +16,7 @@ else:
 PRESETS: dict[str, dict[str, int]] = {
     "tiny": {"channels": 16, "message_channels": 16, "vector_channels": 8, "lmax": 2, "correlation": 2},
     "small": {"channels": 64, "message_channels": 32, "vector_channels": 16, "lmax": 2},
-    "medium": {"channels": 128, "message_channels": 64, "vector_channels": 32, "lmax": 3},
+    "medium": {"channels": 128, "message_channels": 64, "vector_channels": 32, "lmax": 2},
     "large": {"channels": 192, "message_channels": 96, "vector_channels": 48, "lmax": 3, "hidden_lmax": 2},
 }
 

@@ -21,6 +21,8 @@ class Soap(torch.optim.Optimizer):
         betas: decay of the first moment, and of the second moment and the matrices.
         weight_decay: decoupled from the gradient, after the step.
         every: steps between two renewals of the bases.
+        damping: share of a matrix's own deviation that is added to Adam's denominator. Without it a direction that has
+            no gradient but its rounding error would be walked at full length (not in the paper; 0 is the paper).
 
     Source: Vyas et al., SOAP: Improving and Stabilizing Shampoo using Adam (ICLR 2025), algorithm 3.
     """
@@ -32,8 +34,16 @@ class Soap(torch.optim.Optimizer):
         betas: tuple[float, float] = (0.95, 0.95),
         weight_decay: float = 0.0,
         every: int = 10,
+        damping: float = 1e-3,
     ):
-        super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay, "every": every})
+        defaults = {
+            "lr": lr,
+            "betas": betas,
+            "weight_decay": weight_decay,
+            "every": every,
+            "damping": damping,
+        }
+        super().__init__(params, defaults)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
@@ -58,7 +68,8 @@ class Soap(torch.optim.Optimizer):
         rotated = rotate(gradient, state)
         first = state["first"].lerp_(rotated, 1 - beta1)
         second = state["second"].mul_(beta2).addcmul_(rotated, rotated, value=1 - beta2)
-        update = rotate(first / second.sqrt().add_(EPSILON), state, back=True)
+        deviation = second.sqrt()
+        update = rotate(first / (deviation + group["damping"] * rms(deviation) + EPSILON), state, back=True)
         t, rate = state["step"], group["lr"]
         size = rate * math.sqrt(1 - beta2**t) / (1 - beta1**t)
         weight.sub_(update.view_as(weight), alpha=size).mul_(1 - rate * group["weight_decay"])
@@ -79,7 +90,16 @@ def begin(state: dict[str, Any], gradient: Tensor, share: float) -> None:
         state[side] = gradient.new_zeros(len(gradient), size, size)
     accumulate(state, gradient, share)
     for side in SIDES:
-        state[f"{side}_basis"] = torch.linalg.eigh(state[side]).eigenvectors.flip(-1).contiguous()
+        # In float64 and never singular: LAPACK can answer NaN for a float32 matrix with rows of zeros.
+        matrix = state[side].double()
+        matrix = matrix + 1e-30 * torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
+        basis = torch.linalg.eigh(matrix).eigenvectors.flip(-1)
+        state[f"{side}_basis"] = basis.to(gradient.dtype).contiguous()
+
+
+def rms(x: Tensor) -> Tensor:
+    """Root mean square of each matrix (..., n, m), or of a vector, to be added to it."""
+    return x.square().mean((-2, -1) if x.ndim > 1 else -1, keepdim=True).sqrt()
 
 
 def accumulate(state: dict[str, Any], gradient: Tensor, share: float) -> None:
