@@ -34,7 +34,7 @@ class Soap(torch.optim.Optimizer):
         betas: tuple[float, float] = (0.95, 0.95),
         weight_decay: float = 0.0,
         every: int = 10,
-        damping: float = 1e-3,
+        damping: float = 1e-4,
     ):
         defaults = {
             "lr": lr,
