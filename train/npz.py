@@ -60,16 +60,17 @@ def read_npz(data: bytes, source: str) -> tuple[list[Atoms], Said]:
 
 
 def _arrays(data: bytes, source: str) -> dict[str, Any]:
-    """All arrays but those of Python objects, which are never executed."""
+    """All arrays but those of Python objects, which would have to be executed: needed ones are an error."""
     content: dict[str, Any] = {}
+    needed = {name for pair, labels in KINDS.items() for name in (*pair, *labels)}
     try:
         with np.load(BytesIO(data)) as file:
             for name in file.files:
                 try:
                     content[name] = file[name]
                 except ValueError as error:
-                    if "allow_pickle" not in str(error):
-                        raise
+                    if name in needed or "allow_pickle" not in str(error):
+                        raise ValueError(f"array '{name}': {error}") from error
     except (OSError, ValueError, BadZipFile, EOFError, AttributeError, TypeError, zlib.error) as error:
         raise ValueError(
             f"{source}: cannot be read as npz ({type(error).__name__}: {error}); the file is damaged or its "

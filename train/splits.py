@@ -48,10 +48,10 @@ def groups(frames: Sequence[Frame], key: str) -> list[str]:
     """
     for frame in frames:
         if key not in frame.atoms.info:
-            known = sorted({str(name) for f in frames for name in f.atoms.info})
+            known = sorted(str(name) for name in frame.atoms.info)
             raise ValueError(
-                f"{frame.name}: no '{key}' in its info, by which frames are grouped{suggest(key, known)}; the "
-                f"frames hold {', '.join(known) or 'none'}; complete it, or choose another group_key"
+                f"{frame.name}: no '{key}' in its info, by which frames are grouped{suggest(key, known)}; it "
+                f"holds {', '.join(known) or 'nothing'}; complete it, or choose another group_key"
             )
     return [str(frame.atoms.info[key]) for frame in frames]
 
