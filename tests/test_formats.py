@@ -45,7 +45,9 @@ def outcar(frames: list[Atoms]) -> str:
     """The lines of an OUTCAR that hold structure and labels."""
     text = " POTCAR:    PAW_PBE Cl 06Sep2000\n POTCAR:    PAW_PBE Na 08Apr2002\n" * 2
     text += "   ISPIN  =      1    spin polarized calculation?\n   ions per type =               2   2\n"
-    text += "   k-points           NKPTS =      1   k-points in BZ     NKDIM =      1   number of bands    NBANDS=      1\n"
+    text += (
+        "   k-points           NKPTS =      1   k-points in BZ     NKDIM =      1   bands    NBANDS=      1\n"
+    )
     text += " k-points in reciprocal lattice and weights: Gamma\n  0.0 0.0 0.0 1.0\n"
     for k, atoms in enumerate(frames, start=1):
         energy, kbar = atoms.get_potential_energy(), -atoms.get_stress(voigt=False) / (0.1 * units.GPa)

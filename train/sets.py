@@ -9,7 +9,7 @@ from typing import Any
 
 from train.checks import fingerprint
 from train.config import Config, Data, set_name
-from train.dataset import Frame, read
+from train.dataset import Found, Frame, read
 from train.doctor import inspect, require_clean
 from train.files import expand
 from train.keys import Keys
@@ -53,8 +53,9 @@ def read_sets(config: Config) -> Sets:
     check_split(data)
     expand([*data.train, *data.valid, *data.test, *data.isolated_atoms])  # no file in two sets
     texts: list[str] = []
-    everything = _read(data.train, config, texts)
-    check_weights(config.weights, everything)
+    files = _read(data.train, data)
+    check_weights(config.weights, files[0])
+    everything = _inspected(files, config, texts)
     isolated = [f for f in everything if f.is_isolated_atom]
     rest = [f for f in everything if not f.is_isolated_atom]
     if not rest:
@@ -64,7 +65,7 @@ def read_sets(config: Config) -> Sets:
     sets: dict[str, list[Frame]] = {}
     why = []
     if data.valid:
-        sets["train"], sets["valid"] = rest, _read(data.valid, config, texts)
+        sets["train"], sets["valid"] = rest, _inspected(_read(data.valid, data), config, texts)
     elif len(rest) == 1:
         sets["train"] = sets["valid"] = rest
         why.append(
@@ -76,22 +77,27 @@ def read_sets(config: Config) -> Sets:
     for pattern in data.test:
         name = set_name(pattern)
         name = name if name not in sets else f"{name} ({len(sets)})"
-        sets[name] = _read([pattern], config, texts)
+        sets[name] = _inspected(_read([pattern], data), config, texts)
     given, told = _isolated_given(data)
     return Sets(sets, "\n\n".join(texts), (*why, *told, *_shared(sets)), isolated, given)
 
 
-def _read(patterns: Sequence[str], config: Config, texts: list[str]) -> list[Frame]:
-    """The frames of all files with their weights, inspected together; the label report joins `texts`."""
-    data = config.data
+def _read(patterns: Sequence[str], data: Data) -> tuple[list[Frame], list[Found]]:
+    """The frames of all files, and what was found in each."""
     frames, found = [], []
     for path in expand(patterns):
         of_file, keys_found = read(path, keys(data))
         frames += of_file
         found.append(keys_found)
+    return frames, found
+
+
+def _inspected(files: tuple[list[Frame], list[Found]], config: Config, texts: list[str]) -> list[Frame]:
+    """The frames with their weights, inspected together; the label report joins `texts`."""
+    frames, found = files
     frames, notes = weigh(frames, config.weights)
-    found[0] = replace(found[0], notes=(*found[0].notes, *notes))
-    report = inspect(frames, found, allow_missing=data.allow_missing)
+    found = [replace(found[0], notes=(*found[0].notes, *notes)), *found[1:]]
+    report = inspect(frames, found, allow_missing=config.data.allow_missing)
     require_clean(report)
     texts.append(report.text)
     return frames
