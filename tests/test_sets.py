@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.build import molecule
+from ase.build import bulk, molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
@@ -116,7 +116,7 @@ def test_several_files_are_one_set(tmp_path: Path) -> None:
     assert places(everything) == expected | {(f"{tmp_path}/more.h5", k) for k in range(4)}
     assert len(everything) == 16
     report = sets.labels.split("Label report")[1]
-    assert f"16/16 {tmp_path}/part0.xyz and 1 more: under 'calculator', taken as eV; " in report
+    assert f"16/16, {tmp_path}/part0.xyz and 1 more: under 'calculator', taken as eV; " in report
     assert f"{tmp_path}/more.h5: eV, Ang: as the file says" in report
     record = split_record(sets, Config(data=data))
     for name in ("train", "valid"):
@@ -233,3 +233,23 @@ def test_names_of_sets() -> None:
     assert [set_name(p) for p in ("a/test_300K.xyz.xz", "runs/md_*.xyz", "runs/*.xyz", "x/**/*.db", "*.xyz")] == [
         "test_300K", "md_*", "runs", "x", "*.xyz",
     ]  # fmt: skip
+
+
+def test_a_given_key_may_be_in_one_of_the_files(tmp_path: Path) -> None:
+    """Crystals with a stress under a name of their own, and molecules without."""
+    rng = np.random.default_rng(0)
+    crystals = [bulk("Si", cubic=True) for _ in range(4)]
+    for k, atoms in enumerate(crystals):
+        atoms.rattle(0.05, rng=rng)
+        energy, forces = -43.0 - 0.01 * k, rng.normal(size=(8, 3))
+        atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces)
+        atoms.info["pull"] = np.diag([0.01, 0.02, 0.03])
+    one = save(tmp_path / "crystals.xyz", crystals)
+    two = save(tmp_path / "molecules.xyz", [labelled("SiH4", k) for k in range(4)])
+    sets = read_sets(Config(data=Data(train=(two, one), stress_key="pull")))
+    everything = [*sets.frames["train"], *sets.frames["valid"]]
+    assert {f.source for f in everything if f.stress is not None} == {one}
+    assert f"4/8, {two}: not found; {one}: under 'pull'" in sets.labels
+    for train in ((two, one), two):
+        with pytest.raises(ValueError, match="no frame has the stress key 'pul'"):
+            read_sets(Config(data=Data(train=train, stress_key="pul")))

@@ -135,6 +135,8 @@ def test_a_group_key_must_be_everywhere() -> None:
     frames = [frame(k, mol="a") for k in range(3)] + [frame(3, moll="b")]
     with pytest.raises(ValueError, match=r"a\.xyz, frame 3: no 'mol' in its info.*did you mean 'moll'"):
         groups(frames, "mol")
+    with pytest.raises(ValueError, match="every frame has mol = a: one group cannot be split"):
+        validation([frame(k, mol="a") for k in range(9)], Data(group_key="mol"), 0)
     assert groups([frame(mol=1), frame(mol=np.int64(1)), frame(mol="1")], "mol") == ["1", "1", "1"]
 
 

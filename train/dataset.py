@@ -69,8 +69,10 @@ class Found:
     units: str = field(default="", compare=False)  # where these come from
 
 
-def read(path: str | Path, keys: Keys | None = None) -> tuple[list[Frame], Found]:
+def read(path: str | Path, keys: Keys | None = None, optional: bool = False) -> tuple[list[Frame], Found]:
     """Every frame of one file with its labels in eV, Å, eV/Å and eV/Å^3.
+
+    `optional`: explicit keys need not be in this file, as another one has them.
 
     Raises:
         ValueError: a file that cannot be read, units that nobody says, no labels, a misspelt or unknown key, frames
@@ -84,7 +86,7 @@ def read(path: str | Path, keys: Keys | None = None) -> tuple[list[Frame], Found
     names: dict[str, str | None] = {}
     notes: list[str] = []
     for label in LABELS:
-        names[label], remarks = choose(label, getattr(keys, label), table, source)
+        names[label], remarks = choose(label, getattr(keys, label), table, source, optional)
         notes += remarks
     refuse_unlabelled(names, table, source)
     _refuse_unit_of_virial(names["stress"], keys, source)

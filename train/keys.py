@@ -109,6 +109,8 @@ def settle(keys: Keys, said: Said, source: str) -> tuple[Keys, str]:
         if of_file and given not in (None, of_file):
             how[-1] += f" (the given {given} is for files that say nothing)"
     text = f"{used[0]}: {how[0]}; {used[1]}: {how[1]}" if how[0] != how[1] else f"{', '.join(used)}: {how[0]}"
-    if said.energy_unit and said.length_unit:  # those of forces and stress follow
+    if said.energy_unit and said.length_unit:
+        if keys.forces_unit or keys.stress_unit:
+            text += "; forces and stress follow (the given units are for files that say nothing)"
         keys = replace(keys, forces_unit=None, stress_unit=None)
     return replace(keys, energy_unit=used[0], length_unit=used[1]), text

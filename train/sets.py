@@ -13,6 +13,7 @@ from train.dataset import Found, Frame, read
 from train.doctor import inspect, require_clean
 from train.files import expand
 from train.keys import Keys
+from train.labels import LABELS, NONE
 from train.splits import check_split, groups, validation
 from train.weights import check_weights, weigh, weights_record
 
@@ -83,12 +84,16 @@ def read_sets(config: Config) -> Sets:
 
 
 def _read(patterns: Sequence[str], data: Data) -> tuple[list[Frame], list[Found]]:
-    """The frames of all files, and what was found in each."""
-    frames, found = [], []
-    for path in expand(patterns):
-        of_file, keys_found = read(path, keys(data))
+    """The frames of all files, and what was found in each; an explicit key must be in one of them."""
+    frames, found, given = [], [], keys(data)
+    paths = expand(patterns)
+    for path in paths:
+        of_file, keys_found = read(path, given, optional=True)
         frames += of_file
         found.append(keys_found)
+    for label in LABELS:
+        if getattr(given, label) not in (None, NONE) and not any(getattr(f, label) for f in found):
+            read(paths[0], given)  # refuses, and says what is there
     return frames, found
 
 

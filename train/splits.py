@@ -66,6 +66,11 @@ def validation(frames: Sequence[Frame], data: Data, seed: int, keep: Iterable[in
     kept = list(keep)
     if data.group_key:
         names = groups(frames, data.group_key)
+        if len(set(names)) == 1:
+            raise ValueError(
+                f"every frame has {data.group_key} = {names[0]}: one group cannot be split; give validation files, or "
+                "another group_key"
+            )
         return _some_groups(_positions(names), data.valid_fraction, seed, {names[i] for i in kept})
     if data.split == "blocks":
         return np.setdiff1d(_one_block_each(_trajectories(frames), data.valid_fraction, seed), kept)
