@@ -159,12 +159,13 @@ def _from_anywhere(config: Config) -> Config:
 
 
 def identity(job: Job) -> dict[str, Any]:
-    """What a resumed run must share with its beginning: labelled frames and their weights, E0, network and settings,
-    not the length."""
+    """What a resumed run must share with its beginning: labelled frames and their weights, E0 that was given or
+    read, network and settings, not the length."""
     digest, weights = hashlib.sha256(), hashlib.sha256()
+    for sample in job.samples["train"]:
+        weights.update(sample.weights.numpy().tobytes())
     for name in ("train", "valid"):
         for sample in job.samples[name]:
-            weights.update(sample.weights.numpy().tobytes())
             for part in (sample.graph, sample.target):
                 for f in fields(part):
                     digest.update(np.ascontiguousarray(getattr(part, f.name).numpy()).tobytes())
