@@ -42,7 +42,7 @@ def main() -> int:
     test = take(acac / "test_MD_300K.xyz.xz", args.frames, args.output / "test.xyz")
 
     config = Config(
-        data=Data(train=train, test=(test,)),
+        data=Data(train=(train,), test=(test,)),
         model={"preset": "tiny", "cutoff": 5.0},
         fit=Fit(epochs=args.epochs, batch_size=5, seed=0),
     )

@@ -14,8 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from train.dataset import ENERGY_UNITS, LENGTH_UNITS, Found, Frame, Keys, read, split
+from train.dataset import Found, Frame, read
+from train.keys import ENERGY_UNITS, LENGTH_UNITS, Keys
 from train.labels import usual_names
+from train.splits import split
 
 HEADER = 'Properties=species:S:1:pos:R:3:{forces}:R:3 {energy}={value} pbc="F F F"'
 

@@ -7,8 +7,9 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
 
-from train.dataset import Found, Frame, Keys, read
+from train.dataset import Found, Frame, read
 from train.doctor import LabelReport, inspect, require_clean
+from train.keys import Keys
 
 FOUND = Found("calculator", "calculator", None)
 FOUND_STRESS = Found("calculator", "calculator", "calculator")

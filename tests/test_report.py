@@ -279,6 +279,7 @@ def test_energies_are_relative_to_e0(directory: Path) -> None:
         ({"H": "isolated atoms", "O": "isolated atoms"}, True, ""),
         ({"H": "isolated atoms", "O": "least squares"}, False, "it is the mean energy per atom"),
         ({"H": "isolated atoms"}, False, "does not record"),
+        ({"H": "isolated atoms", "O": "given"}, False, "as stated in the settings"),
         ({"H": "no energies", "O": "no energies"}, False, "energies have no meaning"),
         (None, False, "does not record"),
     ],

@@ -7,21 +7,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.build import molecule
+from ase.build import bulk, molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
-from train.config import Config, Data, Fit
-from train.sets import read_sets
+from train.config import Config, Data, Fit, Weights, set_name
+from train.dataset import read
+from train.hdf5 import write_hdf5
+from train.sets import read_sets, split_record
+from train.splits import folds
 
 
-def labelled(name: str, seed: int) -> Atoms:
+def labelled(name: str, seed: int, **info: object) -> Atoms:
     rng = np.random.default_rng(seed)
     atoms = molecule(name)
     atoms.positions += rng.normal(scale=0.05, size=atoms.positions.shape)
     forces = rng.normal(size=atoms.positions.shape)
     energy = -10.0 * len(atoms) + rng.normal(scale=0.1)
     atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces)
+    atoms.info |= info
     return atoms
 
 
@@ -82,3 +86,170 @@ def test_duplicates_across_the_split_are_named(tmp_path: Path) -> None:
     path = save(tmp_path / "twice.xyz", [labelled("H2O", k // 2) for k in range(8)])
     sets = read_sets(Config(data=Data(train=path, valid_fraction=0.3)))
     assert "valid structures are also train structures" in sets.why[1]
+
+
+def places(sets: list[object]) -> set[tuple[str, int]]:
+    return {(f.source, f.index) for f in sets}  # type: ignore[attr-defined]
+
+
+def test_several_files_are_one_set(tmp_path: Path) -> None:
+    """Patterns and files of three formats; the label report speaks of each where they differ."""
+    for part in range(2):
+        save(tmp_path / f"part{part}.xyz", [labelled("H2O", 10 * part + k) for k in range(6)])
+    single = save(tmp_path / "single.xyz", [labelled("CH4", k, REF_energy=1.0) for k in range(4)])
+    frames, _ = read(single)
+    write_hdf5(tmp_path / "more.h5", frames)
+    Path(single).unlink()
+    for k in (1, 2):
+        save(tmp_path / f"t{k}.xyz", [labelled("H2O", 50 + k)])
+    data = Data(
+        train=(f"{tmp_path}/part*.xyz", f"{tmp_path}/more.h5"),
+        test=(f"{tmp_path}/t?.xyz", f"{tmp_path}/t2*"),
+    )
+    with pytest.raises(ValueError, match=r"t2\.xyz: named twice"):
+        read_sets(Config(data=data))
+    sets = read_sets(Config(data=Data(train=data.train, test=data.test[:1], valid_fraction=0.25)))
+    assert set(sets.frames) == {"train", "valid", "t?"}
+    assert len(sets.frames["t?"]) == 2
+    everything = [*sets.frames["train"], *sets.frames["valid"]]
+    expected = {(f"{tmp_path}/part{p}.xyz", k) for p in range(2) for k in range(6)}
+    assert places(everything) == expected | {(f"{tmp_path}/more.h5", k) for k in range(4)}
+    assert len(everything) == 16
+    report = sets.labels.split("Label report")[1]
+    assert f"16/16, {tmp_path}/part0.xyz and 1 more: under 'calculator', taken as eV; " in report
+    assert f"{tmp_path}/more.h5: eV, Ang: as the file says" in report
+    record = split_record(sets, Config(data=data))
+    for name in ("train", "valid"):
+        found = record[name]
+        assert [(found["files"][f], k) for f, k in zip(found["file"], found["frames"], strict=True)] == [
+            (f.source, f.index) for f in sets.frames[name]
+        ]
+
+
+def test_a_file_belongs_to_one_set(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.xyz", [labelled("H2O", k) for k in range(4)])
+    for data in (
+        Data(train=path, valid=path), Data(train=path, test=path), Data(train=(path, path)),
+        Data(train=path, isolated_atoms=path), Data(train=f"{tmp_path}/*.xyz", test=path),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=r"a\.xyz: named twice, by"):
+            read_sets(Config(data=data))
+    with pytest.raises(ValueError, match=r"\*\.db: no file matches this pattern"):
+        read_sets(Config(data=Data(train=path, test=f"{tmp_path}/*.db")))
+
+
+def test_folds_share_out_all_frames_and_lose_no_element(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.xyz", [labelled("SiH4" if k % 4 == 0 else "H2O", k) for k in range(12)])
+    valid = []
+    for fold in range(3):
+        config = Config(data=Data(train=path, folds=3, fold=fold), fit=Fit(seed=1))
+        sets = read_sets(config)
+        assert not places(sets.frames["train"]) & places(sets.frames["valid"])  # type: ignore[arg-type]
+        assert len(sets.frames["train"]) == 8
+        valid += [f.index for f in sets.frames["valid"]]
+        assert f"fold {fold} of 3, made with seed 1" in sets.why[0]
+        assert split_record(sets, config)["how"] == {"split": "random", "folds": 3, "fold": fold}
+    assert sorted(valid) == list(range(12))
+    rare = save(tmp_path / "rare.xyz", [*(labelled("H2O", k) for k in range(5)), labelled("SiH4", 5)])
+    frames, _ = read(rare)
+    fold = int(folds(frames, Data(folds=3), 0)[5])
+    with pytest.raises(ValueError, match=f"fold {fold} of 3 takes every frame with Si away from training"):
+        read_sets(Config(data=Data(train=rare, folds=3, fold=fold)))
+    read_sets(Config(data=Data(train=rare, folds=3, fold=(fold + 1) % 3)))
+
+
+def test_groups_stay_together_and_are_recorded(tmp_path: Path) -> None:
+    names = ["a", "b", "b", "c", "d", "d", "d", "e"]
+    path = save(tmp_path / "a.xyz", [labelled("H2O", k, mol=name) for k, name in enumerate(names)])
+    config = Config(data=Data(train=path, group_key="mol", valid_fraction=0.4))
+    sets = read_sets(config)
+    how = split_record(sets, config)["how"]
+    sides = how["groups"]
+    assert not set(sides["train"]) & set(sides["valid"])
+    assert sorted(sides["train"] + sides["valid"]) == ["a", "b", "c", "d", "e"]
+    assert {names[f.index] for f in sets.frames["valid"]} == set(sides["valid"])
+    assert "whole groups of 5 by mol" in sets.why[0]
+    lone = save(
+        tmp_path / "b.xyz",
+        [labelled("SiH4" if k < 2 else "H2O", k, mol="s" if k < 2 else str(k)) for k in range(6)],
+    )
+    for seed in range(8):  # the only group with Si trains, as a whole
+        train = read_sets(
+            Config(data=Data(train=lone, group_key="mol", valid_fraction=0.5), fit=Fit(seed=seed))
+        ).frames["train"]
+        assert {0, 1} <= {f.index for f in train}
+
+
+def scan_and_dynamics(folder: Path) -> str:
+    """Ten frames with forces, four of a scan without, two with forces only."""
+    frames = [labelled("H2O", k, config_type="dynamics") for k in range(10)]
+    for k in range(10, 14):
+        frames.append(labelled("H2O", k, config_type="scan"))
+        del frames[-1].calc.results["forces"]
+    for k in range(14, 16):
+        frames.append(labelled("H2O", k, config_type="pulled"))
+        del frames[-1].calc.results["energy"]
+    return save(folder / "mixed.xyz", frames)
+
+
+def test_a_type_may_be_without_a_label_by_purpose(tmp_path: Path) -> None:
+    path = scan_and_dynamics(tmp_path)
+    with pytest.raises(ValueError, match=r"no energy in this .*--set weights\.pulled\.energy=0"):
+        read_sets(Config(data=Data(train=path)))
+    scan, pulled = {"scan": Weights(forces=0.0)}, {"pulled": Weights(energy=0.0)}
+    for weights, word in ((scan, "no energy"), (pulled, "no forces")):
+        with pytest.raises(ValueError, match=word):
+            read_sets(Config(data=Data(train=path), weights=weights))
+    sets = read_sets(Config(data=Data(train=path), weights={**scan, **pulled}))
+    assert "weights of config_type 'scan' (4 frames): energy 1, forces not used, stress 1" in sets.labels
+    assert "no forces in" not in sets.labels
+    record = split_record(sets, Config())["weights"]
+    assert {"config_type": "scan", "energy": 1.0, "forces": 0.0, "stress": 1.0} in [
+        {k: v for k, v in row.items() if k != "frames"} for row in record
+    ]
+    with pytest.raises(ValueError, match=r"weights\.scn\]: no training frame .*did you mean 'scan'"):
+        read_sets(Config(data=Data(train=path), weights={"scn": Weights()}))
+    assert "no energy" in read_sets(Config(data=Data(train=path, allow_missing=True))).labels
+
+
+def test_isolated_atoms_of_a_file(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.xyz", [labelled("H2O", k, REF_energy=-500.0) for k in range(4)])
+    atoms = [Atoms("H"), Atoms("O")]
+    for a, e in zip(atoms, (-13.6, -2040.0), strict=True):
+        a.info = {"REF_energy": e}
+    iso = save(tmp_path / "iso.xyz", atoms)
+    sets = read_sets(
+        Config(data=Data(train=path, isolated_atoms=iso, energy_key="REF_energy", forces_key="forces"))
+    )
+    assert [f.energy for f in sets.isolated_given] == [-13.6, -2040.0]
+    assert f"isolated atoms: 2 of {iso}, energies under 'REF_energy', eV, Ang: assumed" in sets.why[1]
+    atoms[1].info = {}
+    save(tmp_path / "iso.xyz", atoms)
+    with pytest.raises(ValueError, match=r"iso\.xyz, frame 1: an isolated atom without an energy"):
+        read_sets(Config(data=Data(train=path, isolated_atoms=iso)))
+
+
+def test_names_of_sets() -> None:
+    assert [set_name(p) for p in ("a/test_300K.xyz.xz", "runs/md_*.xyz", "runs/*.xyz", "x/**/*.db", "*.xyz")] == [
+        "test_300K", "md_*", "runs", "x", "*.xyz",
+    ]  # fmt: skip
+
+
+def test_a_given_key_may_be_in_one_of_the_files(tmp_path: Path) -> None:
+    """Crystals with a stress under a name of their own, and molecules without."""
+    rng = np.random.default_rng(0)
+    crystals = [bulk("Si", cubic=True) for _ in range(4)]
+    for k, atoms in enumerate(crystals):
+        atoms.rattle(0.05, rng=rng)
+        energy, forces = -43.0 - 0.01 * k, rng.normal(size=(8, 3))
+        atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces)
+        atoms.info["pull"] = np.diag([0.01, 0.02, 0.03])
+    one = save(tmp_path / "crystals.xyz", crystals)
+    two = save(tmp_path / "molecules.xyz", [labelled("SiH4", k) for k in range(4)])
+    sets = read_sets(Config(data=Data(train=(two, one), stress_key="pull")))
+    everything = [*sets.frames["train"], *sets.frames["valid"]]
+    assert {f.source for f in everything if f.stress is not None} == {one}
+    assert f"4/8, {two}: not found; {one}: under 'pull'" in sets.labels
+    for train in ((two, one), two):
+        with pytest.raises(ValueError, match="no frame has the stress key 'pul'"):
+            read_sets(Config(data=Data(train=train, stress_key="pul")))

@@ -64,7 +64,7 @@ def test_weights_without_a_gradient_stay(n_rows: int) -> None:
     gradients = [pattern * torch.randn(3, 30, 64, generator=generator) for _ in range(25)]
     walk(Soap([weight], lr=0.01), [weight], [[g] for g in gradients])
     assert bool(weight.isfinite().all())
-    assert bool((weight[pattern.expand_as(weight) == 0].abs() < 5e-4).all())  # without damping: 1e-2
+    assert bool((weight[pattern.expand_as(weight) == 0].abs() < 2e-3).all())  # without damping: 2e-2
     assert n_rows == 0 or float(weight.detach().abs().max()) > 0.05
 
 

@@ -119,3 +119,41 @@ def test_errors():
         fit_e0(molecules(VARIED), SYMBOLS, molecules(["H2"]))
     with pytest.raises(ValueError, match="frame 0: energy is nan"):
         fit_e0([frame(molecule("H2O"), float("nan"))], ["H", "O"])
+
+
+def test_priority_given_then_file_then_among_the_frames():
+    among = [*ATOMS, *molecules(VARIED)]
+    of_file = [frame(Atoms("H"), -13.0), frame(Atoms("C"), -1026.0)]
+    fit = fit_e0(among, SYMBOLS, of_file, {"H": -12.0, "Au": -1.0})
+    assert fit.e0 == {"H": -12.0, "C": -1026.0, "O": -2038.0}
+    assert fit.sources == {"H": "given", "C": "isolated atoms", "O": "isolated atoms"}
+    for sentence in (
+        "E0 of H as given.",
+        "E0 of C, O from isolated atoms.",
+        "E0 of H is the given value; that of the file of isolated atoms lies -1 eV away.",
+        "E0 of H is the given value; that of the isolated atoms among the frames lies -1.6 eV away.",
+        "E0 of C is that of the file of isolated atoms; that of the isolated atoms among the frames lies -1 eV away.",
+        "E0 given for Au is not needed",
+    ):
+        assert sentence in fit.text
+    assert "away" not in fit_e0(among, SYMBOLS, ATOMS, E0).text
+
+
+def test_given_and_least_squares_together():
+    fit = fit_e0(molecules(VARIED), SYMBOLS, (), {"O": E0["O"]})
+    assert fit.sources == {"H": "least squares", "C": "least squares", "O": "given"}
+    assert fit.e0 == pytest.approx(E0, abs=0.02)
+    assert "Rank 3 of 3 elements." in fit.text
+
+
+def test_an_element_without_any_source_is_an_error():
+    bare = frame(molecule("NH3"), None, 7)  # trained on by its forces
+    with pytest.raises(ValueError, match=r"nothing to take E0 of N from: .*--set e0\.N=<eV>.*isolated_atoms"):
+        fit_e0([*molecules(VARIED), bare], [*SYMBOLS, "N"])
+    with pytest.raises(ValueError, match="nothing to take E0 of O from"):
+        fit_e0([frame(molecule("H2O"), None)], ["H", "O"], ATOMS[:1])
+    fit = fit_e0([*molecules(VARIED), bare], [*SYMBOLS, "N"], (), {"N": -1480.0})
+    assert fit.e0["N"] == -1480.0
+    assert fit.e0 == pytest.approx({**E0, "N": -1480.0}, abs=0.02)
+    with pytest.raises(ValueError, match="E0 given for H is nan"):
+        fit_e0(molecules(VARIED), SYMBOLS, (), {"H": float("nan")})

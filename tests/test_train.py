@@ -256,6 +256,17 @@ def test_help_answers_in_a_second() -> None:
         (["--resume", "--output", "nowhere"], ["nowhere", "no run"]),
         (["train.xyz", "--energy-unit", "electronvolt"], ["electronvolt", "eV"]),
         (["train.xyz", "--energy-key", "REF_energy"], ["REF_energy"]),
+        (["train.xyz", "train.xyz"], ["train.xyz: named twice"]),
+        (["train.xyz", "--test", "*.xyz"], ["train.xyz: named twice, by 'train.xyz' and by '*.xyz'"]),
+        (["runs/*.xyz"], ["runs/*.xyz: no file matches"]),
+        (["train.xyz", "--valid", "none*"], ["none*: no file matches"]),
+        (["train.xyz", "--folds", "5", "--fold", "5"], ["fold is 5", "choose 0 to 4"]),
+        (["train.xyz", "--folds", "50"], ["24 frames cannot make 50 folds"]),
+        (["train.xyz", "--set", "data.split=block"], ["did you mean 'blocks'"]),
+        (["train.xyz", "--set", "data.group_key=mol"], ["no 'mol' in its info"]),
+        (["train.xyz", "--set", "weights.md.energy=0"], ["[weights.md]", "no training frame"]),
+        (["train.xyz", "--set", "data.isolated_atoms=iso.xyz"], ["iso.xyz", "does not exist"]),
+        (["train.xyz", "--set", "e0.Hx=-13.6"], ["'Hx' is no chemical symbol"]),
     ],
 )
 def test_wrong_arguments_are_explained(
@@ -341,3 +352,74 @@ def test_a_preset_replaces_that_of_a_configuration(folder: Path, capsys: pytest.
     (folder / "c.toml").write_text("[model]\npreset = 'tiny'\nchannels = 16\ncutoff = 4.0\n")
     assert main(["train.xyz", "--config", "c.toml", "--preset", "small", "--dry-run"]) == 0
     assert "157,977 parameters" in capsys.readouterr().out
+
+
+def test_files_weights_folds_and_e0_reach_the_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two files by a pattern, a fold in blocks, weights, and E0 of a file and given; all of it recorded."""
+    (folder / "md").mkdir()
+    for part in range(2):
+        rows = frames(24)[12 * part : 12 * part + 12]
+        for k, atoms in enumerate(rows):
+            atoms.info |= {"config_type": f"part{part}", "config_weight": 1.0 + (k == 0)}
+        write(folder / f"md/{part}.xyz", rows)
+    (folder / "c.toml").write_text("[e0]\nH = -13.0\n[weights.part1]\nenergy = 2.0\n")
+    options = ["--set", f"data.isolated_atoms={DATA / 'acac/isolated_atoms.xyz'}", "--config", "c.toml"]
+    run = ["--epochs", "2", "--folds", "4", "--fold", "1", "--set", "data.split=blocks", "md/*.xyz", *QUICK]
+    assert main([*options, *run]) == 0
+    assert "E0 of H is the given value" in capsys.readouterr().out
+    directory = folder / "md-run"
+    summary = json.loads((directory / "summary.json").read_text())
+    assert summary["e0_sources"] == {"H": "given", "C": "isolated atoms", "O": "isolated atoms"}
+    assert summary["e0"]["H"] == -13.0
+    assert load(directory / "model.safetensors").statistics.e0[0] == -13.0
+    assert summary["split"] == {"split": "blocks", "folds": 4, "fold": 1}
+    assert {(w["energy"], w["forces"]) for w in summary["weights"]} == {
+        (1.0, 1.0),
+        (2.0, 2.0),
+        (2.0, 1.0),
+        (4.0, 2.0),
+    }
+    split = json.loads((directory / "split.json").read_text())
+    assert split["valid"]["files"] == ["md/0.xyz", "md/1.xyz"]
+    assert len(split["valid"]["frames"]) == 6
+    for number in (0, 1):
+        index = [
+            k for f, k in zip(split["valid"]["file"], split["valid"]["frames"], strict=True) if f == number
+        ]
+        assert index == list(range(index[0], index[0] + 3))
+    with h5py.File(directory / "predictions.h5") as file:
+        assert list(file["valid/frame"][:]) == split["valid"]["frames"]
+        assert list(file["valid/file"][:]) == split["valid"]["file"]
+    write(folder / "md/2.xyz", frames(3))  # matches the pattern too, but the run keeps its files
+    resume = ["--resume", "--output", "md-run", "--epochs", "4"]
+    for change, word in (
+        ("weights.part0.forces=3", "weights"),
+        ("e0.H=-14", "E0"),
+        ("data.fold=2", "training and validation frames"),
+        ("data.split=random", "training and validation frames"),
+    ):
+        assert main([*resume, "--set", change]) == 1
+        assert f"the run was made with other {word}" in capsys.readouterr().err
+    assert main(resume) == 0
+
+
+def test_files_may_stand_anywhere_among_the_options(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = frames(30)
+    write(folder / "a.xyz", rows[24:27])
+    write(folder / "b.xyz", rows[27:])
+    ways = (
+        ["train.xyz", "--seed", "1", "a.xyz", "--dry-run", "b.xyz"],
+        ["--train", "train.xyz", "a.xyz", "b.xyz", "--seed", "1", "--dry-run"],
+        ["--dry-run", "--seed", "1", "train.xyz", "--train", "[ab].xyz"],
+    )
+    for arguments in ways:
+        assert main([*arguments, *QUICK]) == 0
+        assert "train.xyz (24), a.xyz (3), b.xyz (3)" in capsys.readouterr().out
+
+
+def test_settings_of_an_older_run_are_read(folder: Path) -> None:
+    """One file as text, empty text for none, units written out."""
+    (folder / "c.toml").write_text(
+        "[data]\ntrain = 'train.xyz'\nvalid = ''\ntest = []\nenergy_unit = 'eV'\nlength_unit = 'Ang'\n"
+    )
+    assert main(["--config", "c.toml", "--dry-run", *QUICK]) == 0

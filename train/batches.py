@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from potential.graph import Graph, collate, from_atoms
 from train.dataset import Frame
+from train.labels import LABELS
 from train.loss import Targets, collate_targets, targets
+
+
+def _one() -> Tensor:
+    return torch.ones(1, len(LABELS), dtype=torch.float64)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One structure: its graph and its labels."""
+    """One structure, or several as one: graph, labels, and what these count."""
 
     graph: Graph
     target: Targets
+    weights: Tensor = field(default_factory=_one)  # (n_systems, 3) for energy, forces, stress
 
 
 def prepare(frames: Sequence[Frame], cutoff: float) -> list[Sample]:
@@ -30,7 +37,8 @@ def prepare(frames: Sequence[Frame], cutoff: float) -> list[Sample]:
     samples = []
     for frame in frames:
         try:
-            samples.append(Sample(from_atoms(frame.atoms, cutoff), targets(frame)))
+            weights = torch.tensor([list(asdict(frame.weights).values())], dtype=torch.float64)
+            samples.append(Sample(from_atoms(frame.atoms, cutoff), targets(frame), weights))
         except ValueError as error:
             raise ValueError(f"{frame.source}, frame {frame.index}: {error}") from error
     return samples
@@ -39,7 +47,23 @@ def prepare(frames: Sequence[Frame], cutoff: float) -> list[Sample]:
 def batch(samples: Sequence[Sample], device: str) -> Sample:
     """Several structures as one."""
     graph = collate([s.graph for s in samples]).to(device)
-    return Sample(graph, collate_targets([s.target for s in samples]).to(device))
+    weights = torch.cat([s.weights for s in samples]).to(device)
+    return Sample(graph, collate_targets([s.target for s in samples]).to(device), weights)
+
+
+def normalized(samples: Sequence[Sample]) -> list[Sample]:
+    """The same with weights whose mean over the labels of all samples is 1, separately for each kind of label.
+
+    A batch can then divide by its number of labels, and a light batch stays lighter than a heavy one.
+    """
+    sums = torch.zeros(len(LABELS), dtype=torch.float64)
+    counts = torch.zeros(len(LABELS), dtype=torch.float64)
+    for s in samples:
+        known = torch.stack([torch.isfinite(getattr(s.target, name)).sum() for name in LABELS])
+        sums += s.weights[0] * known
+        counts += known
+    mean = torch.where(sums > 0, sums / counts.clamp(min=1), torch.ones_like(sums))
+    return [replace(s, weights=s.weights / mean) for s in samples]
 
 
 def shuffled(n: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:

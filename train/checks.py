@@ -17,7 +17,7 @@ Z_ENERGY, Z_FORCES = 20.0, 20.0  # robust standard deviations that make an outli
 
 def missing(frames: Sequence[Frame]) -> tuple[list[str], list[str]]:
     """Gaps in energy and forces, and gaps in stress. An isolated atom needs no forces; without full
-    periodicity there is no stress."""
+    periodicity there is no stress; a label of weight 0 is not used."""
     gaps: list[str] = []
     stress_gaps: list[str] = []
     for label in ("energy", "forces", "stress"):
@@ -27,14 +27,19 @@ def missing(frames: Sequence[Frame]) -> tuple[list[str], list[str]]:
             continue
         if label == "forces" and all(f.is_isolated_atom for f in have):
             continue
+        example = f"frame {have[0].index}" if have[0].source == lack[0].source else have[0].name
         text = (
             f"{lack[0].name}: no {label} in this and {len(lack) - 1} more of {len(frames)} frames, while "
-            f"others (e.g. frame {have[0].index}) have it; "
+            f"others (e.g. {example}) have it; "
         )
+        kind = lack[0].config_type
+        purpose = f", or say that it is meant with --set weights.{kind}.{label}=0" if kind else ""
         if label == "stress":
             stress_gaps.append(f"{text}it is used where it is present")
         else:
-            gaps.append(f"{text}complete or remove these frames, or use what there is with --allow-missing")
+            gaps.append(
+                f"{text}complete or remove these frames, or use what there is with --allow-missing{purpose}"
+            )
     if not any(f.energy is not None or f.forces is not None for f in frames):
         gaps.append(
             "no frame has energy or forces: nothing can be fitted; name them with --energy-key, --forces-key"
@@ -43,6 +48,8 @@ def missing(frames: Sequence[Frame]) -> tuple[list[str], list[str]]:
 
 
 def _explained(frame: Frame, label: str) -> bool:
+    if getattr(frame.weights, label) == 0:
+        return True
     if label == "forces":
         return frame.is_isolated_atom
     return label == "stress" and not bool(frame.atoms.pbc.all())

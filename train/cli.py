@@ -8,12 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from train.config import PRESETS, Config, parse_assignment, read_toml, update
+from train.config import PRESETS, Config, parse_assignment, read_toml, set_name, update
 
 EXAMPLES = """examples:
   potential-train train.xyz
   potential-train train.xyz --test test.xyz --minutes 10 --output water
   potential-train train.xyz --preset medium --epochs 200 --set model.cutoff=6.0
+  potential-train 'runs/*.xyz' more.db --valid last.traj --output water
+  potential-train rmd17.npz --energy-unit kcal/mol --length-unit Ang --folds 5 --fold 0
   potential-train --resume --output water
 """
 
@@ -26,15 +28,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    p.add_argument(
-        "train", nargs="?", help="training structures: extxyz or anything ase.io reads, also .xz, .gz, .bz2"
-    )
-    p.add_argument(
-        "--valid", metavar="FILE", help="validation structures (default: a tenth of the training file)"
-    )
-    p.add_argument(
-        "--test", metavar="FILE", action="extend", nargs="+", help="report the errors on these files too"
-    )
+    _add_data(p)
     p.add_argument("--minutes", type=float, help="wall time to train for")
     p.add_argument("--epochs", type=int, help="passes over the training frames, instead of --minutes")
     p.add_argument(
@@ -54,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--config",
         metavar="FILE",
-        help="TOML with sections [data], [model], [fit], as in config.toml of a run",
+        help="TOML with sections [data], [model], [fit], [weights], [e0], as in config.toml of a run",
     )
     p.add_argument(
         "--set",
@@ -63,7 +57,34 @@ def parser() -> argparse.ArgumentParser:
         default=[],
         help="e.g. model.channels=64, fit.ema=0.999",
     )
-    labels = p.add_argument_group("labels (found and assumed eV, Å unless given)")
+    _add_labels(p)
+    return p
+
+
+def _add_data(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "files",
+        nargs="*",
+        metavar="FILE",
+        help="training structures, files or quoted patterns: extxyz, all that ase.io reads, npz, HDF5; also packed",
+    )
+    p.add_argument("--train", metavar="FILE", action="extend", nargs="+", help="the same, by name")
+    p.add_argument(
+        "--valid",
+        metavar="FILE",
+        action="extend",
+        nargs="+",
+        help="validation structures (default: a tenth of the training structures)",
+    )
+    p.add_argument(
+        "--test", metavar="FILE", action="extend", nargs="+", help="report the errors on these files too"
+    )
+    p.add_argument("--folds", type=int, metavar="N", help="split for cross-validation: N parts, and ...")
+    p.add_argument("--fold", type=int, metavar="K", help="... part number K, from 0, validates")
+
+
+def _add_labels(p: argparse.ArgumentParser) -> None:
+    labels = p.add_argument_group("labels (found; in eV and Å unless the file or you say otherwise)")
     for key in ("energy", "forces", "stress"):
         labels.add_argument(
             f"--{key}-key", metavar="NAME", help=f"name of the {key} in the file; 'none' to leave it out"
@@ -73,7 +94,6 @@ def parser() -> argparse.ArgumentParser:
     labels.add_argument(
         "--allow-missing", action="store_true", help="accept labels that only some frames have"
     )
-    return p
 
 
 def configuration(args: argparse.Namespace) -> tuple[Config, Path]:
@@ -83,8 +103,9 @@ def configuration(args: argparse.Namespace) -> tuple[Config, Path]:
         ValueError: no training file, unknown settings, a resumed run that is not there.
     """
     config = Config()
+    train = [*args.files, *(args.train or [])]
     if args.resume:
-        directory = Path(args.output or (f"{stem(args.train)}-run" if args.train else "."))
+        directory = Path(args.output or (f"{set_name(train[0])}-run" if train else "."))
         if not (directory / "config.toml").is_file():
             raise ValueError(f"{directory} holds no run (no config.toml); give its directory with --output")
         config = update(config, read_toml(str(directory / "config.toml")))
@@ -107,9 +128,11 @@ def configuration(args: argparse.Namespace) -> tuple[Config, Path]:
     )
     given: dict[str, dict[str, Any]] = {
         "data": {
-            "train": args.train,
+            "train": train or None,
             "valid": args.valid,
             "test": args.test,
+            "folds": args.folds,
+            "fold": args.fold,
             "energy_key": args.energy_key,
             "forces_key": args.forces_key,
             "stress_key": args.stress_key,
@@ -128,17 +151,12 @@ def configuration(args: argparse.Namespace) -> tuple[Config, Path]:
         config = update(config, {section: {key: value}})
     if not config.data.train:
         raise ValueError("no training file; give one, for example: potential-train train.xyz")
-    return config, Path(args.output or f"{stem(config.data.train)}-run")
-
-
-def stem(path: str) -> str:
-    """`data/train_300K.xyz.xz` -> `train_300K`."""
-    return Path(path).name.split(".")[0]
+    return config, Path(args.output or f"{set_name(config.data.train[0])}-run")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit code: 0 done, 1 an error that was explained, 130 stopped by Ctrl-C and saved."""
-    args = parser().parse_args(arguments)
+    args = parser().parse_intermixed_args(arguments)
     directory = Path(args.output or ".")
     try:
         config, directory = configuration(args)

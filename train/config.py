@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -25,18 +26,44 @@ PRESETS: dict[str, dict[str, int]] = {
 class Data:
     """[data]: which files, and where their labels are."""
 
-    train: str = ""  # file with the training frames
-    valid: str = ""  # file with validation frames; empty: split off the training file
-    test: tuple[str, ...] = ()  # files to report errors on
-    valid_fraction: float = 0.1  # part of the training file kept for validation
+    train: tuple[str, ...] = ()  # files with the training frames; may hold patterns such as runs/*.xyz
+    valid: tuple[str, ...] = ()  # files with validation frames; empty: split off the training frames
+    test: tuple[str, ...] = ()  # files to report errors on, one set for each entry
+    isolated_atoms: tuple[str, ...] = ()  # files with isolated atoms, for E0
+    valid_fraction: float = 0.1  # part of the training frames kept for validation
+    folds: int = (
+        0  # instead of valid_fraction: parts for cross-validation, of which part number `fold` validates
+    )
+    fold: int = 0  # from 0 to folds - 1
+    split: str = (
+        "random"  # random, or blocks: whole stretches of each trajectory (file and config_type) validate
+    )
+    group_key: str = ""  # entry of info that names groups, which are never torn apart
     energy_key: str = ""  # name of the energy in the file; empty: find it
     forces_key: str = ""
     stress_key: str = ""
-    energy_unit: str = "eV"  # eV, meV, Ha, Ry, kcal/mol or kJ/mol
-    length_unit: str = "Ang"  # Ang or Bohr
+    energy_unit: str = (
+        ""  # eV, meV, Ha, Ry, kcal/mol or kJ/mol; empty: what the file says, for ASE's formats eV
+    )
+    length_unit: str = ""  # Ang or Bohr; empty: what the file says, for ASE's formats Ang
     forces_unit: str = ""  # such as Ha/Bohr; empty: energy_unit / length_unit
     stress_unit: str = ""  # such as GPa, kbar; empty: energy_unit / length_unit^3
     allow_missing: bool = False  # accept frames without a label that other frames have
+
+    def __post_init__(self) -> None:
+        for name in ("train", "valid", "test", "isolated_atoms"):  # one name is a list of one
+            value = getattr(self, name)
+            if isinstance(value, str):
+                object.__setattr__(self, name, (value,) if value else ())
+
+
+@dataclass(frozen=True)
+class Weights:
+    """[weights.<config_type>]: factors of that type's squared errors; 0: the label is not used."""
+
+    energy: float = 1.0
+    forces: float = 1.0
+    stress: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -69,6 +96,22 @@ class Config:
     data: Data = field(default_factory=Data)
     model: Mapping[str, Any] = field(default_factory=dict)  # preset, network and its dials
     fit: Fit = field(default_factory=Fit)
+    weights: Mapping[str, Weights] = field(default_factory=dict)  # of each config_type that has its own
+    e0: Mapping[str, float] = field(default_factory=dict)  # symbol -> eV of the isolated atom, where given
+
+
+SECTIONS = ("data", "model", "fit", "weights", "e0")
+
+
+def set_name(pattern: str) -> str:
+    """What the frames of a file or pattern are called.
+
+    >>> set_name("data/test_300K.xyz.xz"), set_name("runs/md_*.xyz"), set_name("runs/*.xyz")
+    ('test_300K', 'md_*', 'runs')
+    """
+    path = Path(pattern)
+    parts = [part.split(".")[0] for part in (path.name, *reversed(path.parent.parts))]
+    return next((part for part in parts if part.strip("*?/")), path.name)
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
@@ -112,25 +155,54 @@ def update(config: Config, changes: Mapping[str, Mapping[str, Any]]) -> Config:
     Raises:
         ValueError: an unknown section or key, with the nearest known one, or a value of another type.
     """
-    sections: dict[str, Any] = {"data": config.data, "fit": config.fit}
-    model = dict(config.model)
+    sections: dict[str, Any] = {name: getattr(config, name) for name in SECTIONS}
     for section, values in changes.items():
+        if section not in SECTIONS:
+            names = ", ".join(SECTIONS)
+            hint = suggest(section, SECTIONS) if isinstance(values, Mapping) else ", and it stands in none"
+            raise ValueError(f"there is no section [{section}]{hint}; there are {names}")
         if not isinstance(values, Mapping):
-            raise ValueError(
-                f"{section!r} stands outside a section; the sections are [data], [model] and [fit]"
-            )
+            raise ValueError(f"{section} is {values!r}; expected a section [{section}] with settings")
         if section == "model":
-            model.update(values)
-        elif section in sections:
+            sections["model"] = {**sections["model"], **values}
+        elif section == "weights":
+            sections["weights"] = _with_weights(sections["weights"], values)
+        elif section == "e0":
+            sections["e0"] = {**sections["e0"], **{s: _e0_value(s, v) for s, v in values.items()}}
+        else:
             settings = sections[section]
             checked = {k: _checked(section, settings, k, v) for k, v in values.items()}
             sections[section] = replace(settings, **checked)
-        else:
-            names = ("data", "model", "fit")
+    return Config(**sections)
+
+
+def _with_weights(weights: Mapping[str, Weights], changes: Mapping[str, Any]) -> dict[str, Weights]:
+    """`changes` are tables as in TOML, {config_type: {label: number}}, or {"config_type.label": number}."""
+    out = dict(weights)
+    for name, value in changes.items():
+        kind, _, label = (name, "", "") if isinstance(value, Mapping) else name.rpartition(".")
+        if not kind:
             raise ValueError(
-                f"there is no section [{section}]{suggest(section, names)}; there are {', '.join(names)}"
+                f"[weights] {name} is {value!r}; expected [weights.{name}] with energy, forces or stress"
             )
-    return Config(data=sections["data"], model=model, fit=sections["fit"])
+        old = out.get(kind, Weights())
+        given = value if isinstance(value, Mapping) else {label: value}
+        out[kind] = replace(old, **{k: _checked(f"weights.{kind}", old, k, v) for k, v in given.items()})
+    return out
+
+
+def _e0_value(symbol: str, value: Any) -> float:
+    from ase.data import atomic_numbers  # needed only where E0 is given
+
+    if symbol not in atomic_numbers or symbol == "X":
+        raise ValueError(
+            f"[e0] {symbol!r} is no chemical symbol{suggest(symbol, atomic_numbers)}; write H = -13.6"
+        )
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise ValueError(
+            f"[e0] {symbol} is {value!r}; expected the energy of the isolated atom in eV, such as -13.6"
+        )
+    return float(value)
 
 
 def _checked(section: str, settings: Any, key: str, value: Any) -> Any:
@@ -142,6 +214,8 @@ def _checked(section: str, settings: Any, key: str, value: Any) -> Any:
     wanted = type(known[key])
     if wanted is float and type(value) is int:
         return float(value)
+    if wanted is tuple and isinstance(value, str):
+        return (value,) if value else ()
     if wanted is tuple and isinstance(value, list) and all(isinstance(v, str) for v in value):
         return tuple(value)
     if type(value) is not wanted:
@@ -197,6 +271,5 @@ def to_toml(config: Config) -> str:
     """The configuration as TOML text that `read_toml` and `update` take back unchanged."""
     import tomli_w
 
-    return tomli_w.dumps(
-        {"data": asdict(config.data), "model": dict(config.model), "fit": asdict(config.fit)}
-    )
+    sections = asdict(config)
+    return tomli_w.dumps({k: v for k, v in sections.items() if v or k not in ("weights", "e0")})

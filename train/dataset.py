@@ -3,75 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ase import Atoms, units
+from ase import Atoms
 from ase.geometry import minkowski_reduce
 from numpy.typing import NDArray
 
+from train.config import Weights
 from train.files import read_structures
+from train.keys import ENERGY_UNITS, FORCES_UNITS, LENGTH_UNITS, STRESS_UNITS, Keys, settle
 from train.labels import CALCULATOR, LABELS, choose, entries, refuse_two_methods, refuse_unlabelled
 
 Array = NDArray[np.float64]
 
-ENERGY_UNITS: dict[str, float] = {
-    "eV": 1.0,
-    "meV": 1e-3,
-    "Ha": units.Hartree,
-    "Ry": units.Rydberg,
-    "kcal/mol": units.kcal / units.mol,
-    "kJ/mol": units.kJ / units.mol,
-}
-LENGTH_UNITS: dict[str, float] = {"Ang": 1.0, "Bohr": units.Bohr}
-FORCES_UNITS: dict[str, float] = {
-    f"{e}/{d}": x / y for e, x in ENERGY_UNITS.items() for d, y in LENGTH_UNITS.items()
-}
-STRESS_UNITS: dict[str, float] = {
-    **{f"{e}/{d}^3": x / y**3 for e, x in ENERGY_UNITS.items() for d, y in LENGTH_UNITS.items()},
-    "GPa": units.GPa,
-    "kbar": 0.1 * units.GPa,
-}
 ALONE = 8.0  # Å; an atom whose periodic images are all farther than this is an isolated atom
-
-
-@dataclass(frozen=True)
-class Keys:
-    """Where the labels are and in which units; the defaults suit most files.
-
-    A key of None means: look under the usual names; "none" means: do not read this label.
-    A stress is 3x3, 9 numbers (row by row) or 6 in ASE's Voigt order xx yy zz yz xz xy, positive when the
-    cell wants to shrink (ASE's sign). A key with "virial" in its name holds -stress * volume in energy units.
-    """
-
-    energy: str | None = None
-    forces: str | None = None
-    stress: str | None = None
-    energy_unit: str = "eV"  # of energy and virial
-    length_unit: str = "Ang"  # of positions and cell
-    forces_unit: str | None = None  # None: energy_unit / length_unit
-    stress_unit: str | None = None  # None: energy_unit / length_unit^3
-
-    def __post_init__(self) -> None:
-        for name, table in (
-            ("energy_unit", ENERGY_UNITS),
-            ("length_unit", LENGTH_UNITS),
-            ("forces_unit", FORCES_UNITS),
-            ("stress_unit", STRESS_UNITS),
-        ):
-            given = getattr(self, name)
-            if given is not None and given not in table:
-                raise ValueError(f"{name} is '{given}'; expected one of {', '.join(table)}")
-
-    @property
-    def forces_unit_used(self) -> str:
-        return self.forces_unit or f"{self.energy_unit}/{self.length_unit}"
-
-    @property
-    def stress_unit_used(self) -> str:
-        return self.stress_unit or f"{self.energy_unit}/{self.length_unit}^3"
 
 
 @dataclass(frozen=True)
@@ -85,6 +33,9 @@ class Frame:
     source: str  # the file as the user named it
     index: int  # number of the frame in that file, from 0
     config_type: str | None = None
+    weights: Weights = field(
+        default_factory=Weights
+    )  # of its squared errors; a label of weight 0 is not kept
 
     @property
     def name(self) -> str:
@@ -113,24 +64,29 @@ class Found:
     forces: str | None
     stress: str | None
     notes: tuple[str, ...] = ()
+    source: str = field(default="", compare=False)
+    keys: Keys | None = field(default=None, compare=False)  # with the units that were used
+    units: str = field(default="", compare=False)  # where these come from
 
 
-def read(path: str | Path, keys: Keys | None = None) -> tuple[list[Frame], Found]:
+def read(path: str | Path, keys: Keys | None = None, optional: bool = False) -> tuple[list[Frame], Found]:
     """Every frame of one file with its labels in eV, Å, eV/Å and eV/Å^3.
 
+    `optional`: explicit keys need not be in this file, as another one has them.
+
     Raises:
-        ValueError: a file that cannot be read, no labels, a misspelt or unknown key, frames with different
-            keys, a unit that the label does not have, or a label of the wrong shape; the message names file,
-            frame and remedy.
+        ValueError: a file that cannot be read, units that nobody says, no labels, a misspelt or unknown key, frames
+            with different keys, a unit that the label does not have, or a label of the wrong shape; the message
+            names file, frame and remedy.
     """
-    keys = keys or Keys()
     source = str(path)
-    structures = read_structures(path)
+    structures, said = read_structures(path)
+    keys, units = settle(keys or Keys(), said, source)
     table = [entries(atoms) for atoms in structures]
     names: dict[str, str | None] = {}
     notes: list[str] = []
     for label in LABELS:
-        names[label], remarks = choose(label, getattr(keys, label), table, source)
+        names[label], remarks = choose(label, getattr(keys, label), table, source, optional)
         notes += remarks
     refuse_unlabelled(names, table, source)
     _refuse_unit_of_virial(names["stress"], keys, source)
@@ -145,14 +101,15 @@ def read(path: str | Path, keys: Keys | None = None) -> tuple[list[Frame], Found
         label: CALCULATOR if name == label and _in_results(name, structures) else name
         for label, name in names.items()
     }
-    return frames, Found(shown["energy"], shown["forces"], shown["stress"], tuple(notes))
+    found = Found(shown["energy"], shown["forces"], shown["stress"], tuple(notes), source, keys, units)
+    return frames, found
 
 
 def _refuse_unit_of_virial(name: str | None, keys: Keys, source: str) -> None:
     if name is not None and keys.stress_unit is not None and is_virial(name):
         raise ValueError(
             f"{source}: stress_unit is '{keys.stress_unit}', but '{name}' is a virial, an energy read in "
-            f"energy_unit ('{keys.energy_unit}'); leave stress_unit out, or name a stress with --stress-key"
+            f"energy_unit ('{keys.energy_unit_used}'); leave stress_unit out, or name a stress with --stress-key"
         )
 
 
@@ -164,7 +121,7 @@ def _frame(
     atoms: Atoms, entry: dict[str, Any], names: dict[str, str | None], keys: Keys, origin: tuple[str, int]
 ) -> Frame:
     where = f"{origin[0]}, frame {origin[1]}"
-    length = LENGTH_UNITS[keys.length_unit]
+    length = LENGTH_UNITS[keys.length_unit_used]
     structure = Atoms(
         numbers=atoms.numbers,
         positions=atoms.positions * length,
@@ -185,7 +142,7 @@ def _frame(
     tag = atoms.info.get("config_type")
     return Frame(
         atoms=structure,
-        energy=None if energy is None else float(energy) * ENERGY_UNITS[keys.energy_unit],
+        energy=None if energy is None else float(energy) * ENERGY_UNITS[keys.energy_unit_used],
         forces=None if forces is None else forces * FORCES_UNITS[keys.forces_unit_used],
         stress=stress,
         source=origin[0],
@@ -241,7 +198,7 @@ def _stress(value: Array, name: str, atoms: Atoms, keys: Keys, where: str) -> Ar
             f"{where}: the cell has zero volume, so '{name}' cannot become a stress; give the cell, or set "
             'pbc="F F F" for a molecule'
         )
-    return -value * ENERGY_UNITS[keys.energy_unit] / volume
+    return -value * ENERGY_UNITS[keys.energy_unit_used] / volume
 
 
 def is_virial(name: str) -> bool:
@@ -259,25 +216,3 @@ def _stress_notes(name: str | None, table: Sequence[dict[str, Any]], frames: Seq
             f"(e.g. frame {left[0]})"
         )
     return notes
-
-
-def split(
-    n_frames: int, fraction: float, seed: int, always_train: Sequence[int] = ()
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Indices for training and for validation, each sorted; the same seed gives the same split.
-
-    `always_train` (isolated atoms) never validate. With a fraction above 0 at least one frame validates, if
-    one can be spared; the training part is never empty.
-    """
-    if n_frames < 1:
-        raise ValueError(f"{n_frames} frames cannot be split; at least one is needed")
-    if not 0.0 <= fraction < 1.0:
-        raise ValueError(
-            f"the validation fraction is {fraction}; it must be at least 0 and below 1, e.g. 0.1"
-        )
-    free = np.setdiff1d(np.arange(n_frames, dtype=np.int64), np.asarray(always_train, dtype=np.int64))
-    n_valid = max(1, round(fraction * len(free))) if fraction > 0 else 0
-    n_valid = min(n_valid, max(0, len(free) - 1))
-    order = np.random.default_rng(seed).permutation(free)
-    valid = np.sort(order[:n_valid])
-    return np.setdiff1d(np.arange(n_frames, dtype=np.int64), valid), valid

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from train import checks, units, zeros
-from train.dataset import Found, Frame, Keys, is_virial
+from train.dataset import Found, Frame, is_virial
+from train.keys import Keys
 
 SHOWN = 10
 REACH = 3.0  # Å; the search radius for the closest pair
@@ -37,7 +38,7 @@ def require_clean(report: LabelReport) -> None:
 
 def inspect(
     frames: Sequence[Frame],
-    found: Found,
+    found: Found | Sequence[Found],
     keys: Keys | None = None,
     cutoff: float | None = None,
     allow_missing: bool = False,
@@ -45,8 +46,8 @@ def inspect(
     """Look at all labels of a data set.
 
     Args:
-        frames, found: from `dataset.read`.
-        keys: as given to `read`; its units are stated in the report.
+        frames, found: from `dataset.read`; of several files, all frames and what was found in each.
+        keys: as given to `read`, where `found` does not hold those that were used; its units are stated.
         cutoff: Å; with it, atoms without any neighbor are reported as well.
         allow_missing: labels absent in some frames are a warning instead of a problem.
 
@@ -55,7 +56,10 @@ def inspect(
     """
     if not frames:
         raise ValueError("no frames to inspect; give at least one")
-    keys = keys or Keys()
+    files = [
+        replace(one, keys=one.keys or keys or Keys())
+        for one in ([found] if isinstance(found, Found) else found)
+    ]
     gaps, stress_gaps = checks.missing(frames)
     problems = [] if allow_missing and _any_label(frames) else list(gaps)
     warnings = [g for g in gaps if g not in problems] + stress_gaps
@@ -64,9 +68,10 @@ def inspect(
     for found_problems, found_warnings in (zeros.zero_forces(frames), zeros.zero_stress(frames)):
         problems += found_problems
         warnings += found_warnings
-    virial = found.stress is not None and is_virial(found.stress)
-    if not virial:  # its unit is that of the energies
-        warnings += zeros.large_stress(frames, keys.stress_unit_used)
+    for one in files:
+        if not (one.stress and is_virial(one.stress)):  # its unit is that of the energies
+            of_file = [f for f in frames if one.source in ("", f.source)]
+            warnings += zeros.large_stress(of_file, _keys(one).stress_unit_used)
     distance, found_overlaps, lonely = _geometry(frames, cutoff)
     problems += found_overlaps
     warnings += [*units.mixed_force_units(frames), *lonely]
@@ -78,11 +83,11 @@ def inspect(
     warnings += _duplicate_warnings(same, different)
     rows = [
         *_structure_rows(frames, distance),
-        *_label_rows(frames, found, keys),
+        *_label_rows(frames, files),
         *_value_rows(frames),
         ("outliers", f"{len(odd)}"),
         ("duplicates", f"{len(same)} with equal labels, {len(different)} with different labels"),
-        *(("note", note) for note in found.notes),
+        *(("note", note) for note in _notes(files)),
     ]
     return LabelReport(_table(rows, problems, warnings), tuple(problems), tuple(warnings))
 
@@ -154,22 +159,55 @@ def _structure_rows(frames: Sequence[Frame], distance: float) -> list[tuple[str,
     ]
 
 
-def _label_rows(frames: Sequence[Frame], found: Found, keys: Keys) -> list[tuple[str, str]]:
-    taken = {"energy": keys.energy_unit, "forces": keys.forces_unit_used, "stress": keys.stress_unit_used}
+def _keys(found: Found) -> Keys:
+    assert found.keys is not None  # filled in by inspect
+    return found.keys
+
+
+def _notes(files: Sequence[Found]) -> list[str]:
+    """Remarks, each once, with the file where there are several."""
+    several = len(files) > 1
+    notes = [f"{f.source}: {note}" if several else note for f in files for note in f.notes]
+    return list(dict.fromkeys(notes))
+
+
+def _label_rows(frames: Sequence[Frame], files: Sequence[Found]) -> list[tuple[str, str]]:
     rows = []
-    for label, unit in taken.items():
+    for label in ("energy", "forces", "stress"):
         have = sum(getattr(f, label) is not None for f in frames)
-        name = getattr(found, label)
-        sign = ", positive: the cell wants to shrink" if label == "stress" else ""
-        if label == "stress" and name and is_virial(name):
-            unit, sign = keys.energy_unit, ", a virial: -stress * volume, positive: the cell wants to expand"
-        text = (
-            f"{have}/{len(frames)} under '{name}', taken as {unit}{sign}"
-            if name
-            else f"0/{len(frames)}, not found"
-        )
-        rows.append((label, text))
-    return [*rows, ("length", f"taken as {keys.length_unit}")]
+        where = _of_files({f.source: _taken(f, label) for f in files})
+        comma = "" if where.startswith("under") else ","
+        rows.append((label, f"{have}/{len(frames)}{comma} {where}"))
+    rows.append(("length", _of_files({f.source: f"taken as {_keys(f).length_unit_used}" for f in files})))
+    told = _of_files({f.source: f.units for f in files})
+    return [*rows, ("units", told)] if told else rows
+
+
+def _of_files(texts: Mapping[str, str]) -> str:
+    """The text of all files; where they differ, each with its files."""
+    files: dict[str, list[str]] = {}
+    for source, text in texts.items():
+        files.setdefault(text, []).append(source)
+    if len(files) == 1:
+        return next(iter(files))
+    more = {text: f" and {len(names) - 1} more" if len(names) > 1 else "" for text, names in files.items()}
+    return "; ".join(f"{names[0]}{more[text]}: {text}" for text, names in files.items())
+
+
+def _taken(found: Found, label: str) -> str:
+    """Where a label was found, its unit and sign."""
+    keys, name = _keys(found), getattr(found, label)
+    if not name:
+        return "not found"
+    taken = {
+        "energy": keys.energy_unit_used,
+        "forces": keys.forces_unit_used,
+        "stress": f"{keys.stress_unit_used}, positive: the cell wants to shrink",
+    }
+    unit = taken[label]
+    if label == "stress" and is_virial(name):
+        unit = f"{keys.energy_unit_used}, a virial: -stress * volume, positive: the cell wants to expand"
+    return f"under '{name}', taken as {unit}"
 
 
 def _value_rows(frames: Sequence[Frame]) -> list[tuple[str, str]]:

@@ -11,6 +11,7 @@ import numpy as np
 from potential.model import Potential
 from potential.physics import predict
 from train.batches import Sample, in_order
+from train.dataset import Frame
 
 EVALUATION_ATOMS = 600  # atoms per batch
 
@@ -71,16 +72,18 @@ def _rms(difference: np.ndarray) -> float | None:
     return float(np.sqrt(np.mean(difference**2))) if difference.size else None
 
 
-def write_predictions(path: Path, sets: Mapping[str, tuple[Predictions, str, np.ndarray]]) -> None:
-    """Write predictions.h5: {set name: (predictions, source file, frame indices)}, completely or not at all."""
+def write_predictions(path: Path, sets: Mapping[str, tuple[Predictions, Sequence[Frame]]]) -> None:
+    """Write predictions.h5: {set name: (predictions, their frames)}, completely or not at all."""
     import h5py
 
     partial = path.with_name(f".{path.name}.partial")
     with h5py.File(partial, "w") as file:
-        for name, (p, source, frame) in sets.items():
+        for name, (p, frames) in sets.items():
             group = file.create_group(name)
-            group.attrs["source"] = source
-            group["frame"] = frame
+            sources = list(dict.fromkeys(f.source for f in frames))
+            group.attrs["source"] = sources if len(sources) > 1 else sources[0]
+            group["file"] = np.array([sources.index(f.source) for f in frames])
+            group["frame"] = np.array([f.index for f in frames])
             group["n_atoms"] = p.n_atoms
             group["atomic_numbers"] = p.atomic_numbers
             for label in ("energy", "forces", "stress"):

@@ -1,4 +1,4 @@
-"""A data file of any kind ase.io.read knows -> list of Atoms, with errors that name file, frame and remedy.
+"""A data file of any kind ase.io.read knows, npz or HDF5 -> list of Atoms; errors name file, frame and remedy.
 
 extxyz is cut into frames here and each frame is parsed by ASE on its own: ASE alone stops at the first blank
 line without a word, ignores surplus columns, and does not say which frame is damaged.
@@ -10,7 +10,8 @@ import bz2
 import gzip
 import lzma
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from glob import glob, has_magic
 from io import BytesIO, StringIO
 from pathlib import Path
 
@@ -19,14 +20,42 @@ from ase.io.extxyz import read_xyz
 from ase.io.formats import UnknownFileTypeError, filetype, get_ioformat
 from ase.io.formats import read as ase_read
 
+from train.hdf5 import read_hdf5
+from train.keys import ASE_UNITS, Said
+from train.npz import read_npz
+
 DECOMPRESS = {".xz": lzma.decompress, ".gz": gzip.decompress, ".bz2": bz2.decompress}
 MAGIC = {b"\xfd7zXZ": ".xz", b"\x1f\x8b": ".gz", b"BZh": ".bz2"}
-EXTXYZ = (".xyz", ".extxyz")
+EXTXYZ, HDF5 = (".xyz", ".extxyz"), (".h5", ".hdf5")
+DATABASES = ("db", "json")
 PROPERTIES = re.compile(r"""\bProperties\s*=\s*["']?([^\s"']+)""")
 
 
-def read_structures(path: str | Path) -> list[Atoms]:
-    """Every frame of one file, compressed (.xz, .gz, .bz2) or not.
+def expand(patterns: Sequence[str]) -> list[str]:
+    """The files that names and patterns (*, ?, [...], ** for folders below) stand for; those of a pattern sorted.
+
+    Raises:
+        ValueError: a pattern that matches no file, or a file that is named twice.
+    """
+    found: dict[Path, tuple[str, str]] = {}
+    for pattern in patterns:
+        matches = [pattern]
+        if has_magic(pattern) and not Path(pattern).exists():
+            matches = sorted(name for name in glob(pattern, recursive=True) if Path(name).is_file())
+            if not matches:
+                raise ValueError(f"{pattern}: no file matches this pattern; correct it, or name the files")
+        for name in matches:
+            file = Path(name).resolve()
+            if file in found:
+                raise ValueError(
+                    f"{name}: named twice, by '{found[file][1]}' and by '{pattern}'; name every file once"
+                )
+            found[file] = (name, pattern)
+    return [name for name, _ in found.values()]
+
+
+def read_structures(path: str | Path) -> tuple[list[Atoms], Said]:
+    """Every frame of one file, compressed (.xz, .gz, .bz2) or not, and what the file says about its units.
 
     Raises:
         ValueError: missing, empty, truncated or damaged file, or a format that cannot be read.
@@ -43,10 +72,16 @@ def read_structures(path: str | Path) -> list[Atoms]:
         raise ValueError(
             f"{source}: the file is empty; at least one structure is needed; write the file again"
         )
-    frames = _read_extxyz(data, source) if inner.suffix.lower() in EXTXYZ else _read_other(data, path, inner)
+    suffix, said = inner.suffix.lower(), ASE_UNITS
+    if suffix == ".npz":
+        frames, said = read_npz(data, source)
+    elif suffix in HDF5:
+        frames, said = read_hdf5(data, source)
+    else:
+        frames = _read_extxyz(data, source) if suffix in EXTXYZ else _read_other(data, path, inner)
     if not frames:
         raise ValueError(f"{source}: no structure found; at least one is needed; write the file again")
-    return frames
+    return frames, said
 
 
 def _unpack(path: Path, source: str) -> tuple[bytes, Path]:
@@ -182,6 +217,8 @@ def _read_other(data: bytes, path: Path, inner: Path) -> list[Atoms]:
     if inner != path and not form.acceptsfd:
         raise ValueError(f"{source}: {name} files cannot be read while compressed; decompress it first")
     try:
+        if name in DATABASES and inner == path:
+            return _read_database(source)
         given: object = source
         if inner != path:
             given = BytesIO(data) if form.isbinary else StringIO(data.decode())
@@ -191,3 +228,16 @@ def _read_other(data: bytes, path: Path, inner: Path) -> list[Atoms]:
             f"{source}: cannot be read as {name} ({type(error).__name__}: {error}); the file is damaged or "
             f"its extension is wrong; {hint}"
         ) from error
+
+
+def _read_database(source: str) -> list[Atoms]:
+    """The rows of an ASE database; its key-value pairs, such as config_type, go to info, where ase.io drops them."""
+    from ase.db import connect  # slow to import, and needed only here
+
+    frames = []
+    with connect(source, serial=True) as database:
+        for row in database.select():
+            atoms = row.toatoms()
+            atoms.info.update(row.key_value_pairs)
+            frames.append(atoms)
+    return frames

@@ -18,16 +18,18 @@ import numpy as np
 from potential import __version__
 from potential.checkpoint import save
 from potential.model import Potential
-from train.batches import Sample, prepare
+from train.batches import Sample, normalized, prepare
 from train.config import Config, check, to_toml
 from train.display import Display, duration
 from train.evaluate import errors, evaluate, write_predictions
+from train.files import expand
 from train.loop import Task, continue_run, run_epochs
 from train.plan import choose_fit, choose_model, elements, make_potential, measure, seconds_per_step
 from train.report import draw
 from train.run import Run, make_plan, start
 from train.sets import Sets, read_sets, split_record
-from train.statistics import E0Fit, fit_e0
+from train.statistics import GIVEN, E0Fit, fit_e0
+from train.weights import weights_record
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,9 @@ def prepare_job(config: Config, directory: Path) -> Job:
     model, why_model = choose_model(config, train)
     settings, why_fit = choose_fit(config.fit, train)
     samples = {name: prepare(frames, float(model["cutoff"])) for name, frames in sets.frames.items()}
-    e0 = fit_e0(train, elements(train), sets.isolated)
+    symbols = elements(train)
+    isolated = [f for f in sets.isolated if f.atoms.symbols[0] in symbols]
+    e0 = fit_e0([*train, *isolated], symbols, sets.isolated_given, config.e0)
     potential = make_potential(model, measure(train, samples["train"], e0), settings)
     for name, frames in sets.frames.items():
         for frame, sample in zip(frames, samples[name], strict=True):
@@ -68,7 +72,9 @@ def prepare_job(config: Config, directory: Path) -> Job:
     plan = make_plan(settings, -(-len(train) // settings.batch_size))
     display = Display(plan)
     names = [f"{f.source} frame {f.index}" for f in train]
-    task = Task(samples["train"], samples["valid"], names, settings, plan, directory, display.tell)
+    task = Task(
+        normalized(samples["train"]), samples["valid"], names, settings, plan, directory, display.tell
+    )
     config = replace(config, model=model, fit=settings)
     why = (*sets.why, *why_model, *why_fit, e0.text, _estimate(potential, task))
     return Job(config, directory, sets, samples, potential, e0, task, display, why)
@@ -107,7 +113,7 @@ def fit(config: Config, directory: Path, resume: bool = False, dry_run: bool = F
         directory.mkdir(parents=True, exist_ok=True)
         display.log = directory / "log.txt"
         _write(directory / "config.toml", to_toml(_from_anywhere(job.config)))
-        _write(directory / "split.json", json.dumps(split_record(job.sets, job.config.fit.seed)))
+        _write(directory / "split.json", json.dumps(split_record(job.sets, job.config)))
     display.say("\n".join([job.sets.labels, "", *job.why, ""]))
     if dry_run:
         return {"why": list(job.why)}
@@ -139,18 +145,25 @@ def _check_directory(directory: Path, resume: bool) -> None:
 
 
 def _from_anywhere(config: Config) -> Config:
-    """The configuration with absolute paths, so that a run can be resumed from another directory."""
+    """The configuration with absolute paths, so that a run can be resumed from another directory.
+
+    Patterns become the files they matched, but for those of test, whose frames go by the name of their pattern.
+    """
     data = config.data
-    train, valid = (str(Path(p).absolute()) if p else "" for p in (data.train, data.valid))
-    return replace(
-        config,
-        data=replace(data, train=train, valid=valid, test=tuple(str(Path(p).absolute()) for p in data.test)),
-    )
+    found = {name: expand(getattr(data, name)) for name in ("train", "valid", "isolated_atoms")}
+    absolute = {
+        name: tuple(str(Path(p).absolute()) for p in paths)
+        for name, paths in (*found.items(), ("test", data.test))
+    }
+    return replace(config, data=replace(data, **absolute))  # type: ignore[arg-type]
 
 
 def identity(job: Job) -> dict[str, Any]:
-    """What a resumed run must share with its beginning: labelled frames, network and settings, not the length."""
-    digest = hashlib.sha256()
+    """What a resumed run must share with its beginning: labelled frames and their weights, E0 that was given or
+    read, network and settings, not the length."""
+    digest, weights = hashlib.sha256(), hashlib.sha256()
+    for sample in job.samples["train"]:
+        weights.update(sample.weights.numpy().tobytes())
     for name in ("train", "valid"):
         for sample in job.samples[name]:
             for part in (sample.graph, sample.target):
@@ -159,6 +172,8 @@ def identity(job: Job) -> dict[str, Any]:
     free = ("epochs", "minutes", "patience", "device")
     return {
         "training and validation frames": digest.hexdigest(),
+        "weights": weights.hexdigest() if weights_record(job.sets.frames["train"]) else None,
+        "E0": job.e0.e0 if GIVEN in job.e0.sources.values() or job.sets.isolated_given else None,
         "model settings": {k: v for k, v in job.config.model.items() if k != "preset"},
         "fit settings": {k: v for k, v in asdict(job.config.fit).items() if k not in free},
     }
@@ -173,10 +188,7 @@ def finish(run: Run, job: Job) -> dict[str, Any]:
     save(potential, job.directory / "model.safetensors", notes={"errors": table, "epoch": run.best_epoch})
     write_predictions(
         job.directory / "predictions.h5",
-        {
-            name: (p, job.sets.frames[name][0].source, np.array([f.index for f in job.sets.frames[name]]))
-            for name, p in predictions.items()
-        },
+        {name: (p, job.sets.frames[name]) for name, p in predictions.items()},
     )
     summary = {
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
@@ -190,6 +202,8 @@ def finish(run: Run, job: Job) -> dict[str, Any]:
         "labels": job.sets.labels,
         "e0": job.e0.e0,
         "e0_sources": job.e0.sources,
+        "split": split_record(job.sets, job.config)["how"],
+        "weights": weights_record(job.sets.frames["train"]),
         "errors": table,
     }
     _write(job.directory / "summary.json", json.dumps(summary, indent=1))

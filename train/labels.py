@@ -54,18 +54,20 @@ def entries(atoms: Atoms) -> dict[str, Any]:
 
 
 def choose(
-    label: str, key: str | None, frames: Sequence[dict[str, Any]], source: str
+    label: str, key: str | None, frames: Sequence[dict[str, Any]], source: str, optional: bool = False
 ) -> tuple[str | None, list[str]]:
     """The one entry that holds `label` in this file (None: nowhere), and remarks for the label report.
 
     Raises:
-        ValueError: an explicit key no frame has, frames that use different keys, a misspelt key.
+        ValueError: an explicit key no frame has (unless `optional`), frames that use different keys, a misspelt key.
     """
     if key == NONE:
         return None, [f"{label}: not read, as asked"]
     if key is not None:
         wanted = label if key == CALCULATOR else key
         if not any(wanted in f for f in frames):
+            if optional:
+                return None, []
             raise ValueError(_unknown_key(label, key, frames, source))
         return wanted, []
     present = {name: [i for i, f in enumerate(frames) if name in f] for name in usual_names(label)}

@@ -21,7 +21,7 @@ from potential.physics import predict
 from train.batches import Sample, batch, shuffled
 from train.config import Fit
 from train.evaluate import errors, evaluate
-from train.loss import differences, penalties, total
+from train.loss import differences, penalties, spread, total
 from train.run import Plan, Run, load_state, save_state
 
 VALIDATE_STEPS = 50  # validate at the first end of an epoch that is at least this many steps after the last
@@ -55,7 +55,8 @@ def train_step(run: Run, samples: Sequence[Sample], fit: Fit, rate: float) -> No
     b = batch(samples, fit.device)
     run.optimizer.zero_grad(set_to_none=True)
     difference = differences(predict(run.potential, b.graph, create_graph=True), b.graph, b.target)
-    loss = total(penalties(difference, fit, run.potential.statistics.scale), fit)
+    weights = spread(b.weights, b.graph)
+    loss = total(penalties(difference, fit, run.potential.statistics.scale, weights), fit)
     loss.backward()  # type: ignore[no-untyped-call]
     norm, value = float(torch.nn.utils.clip_grad_norm_(run.potential.parameters(), fit.clip)), loss.item()
     if not math.isfinite(norm) or not math.isfinite(value):

@@ -1,4 +1,9 @@
-"""What a fit minimises: weighted errors of energy per atom, forces and virial per atom, as sums and counts."""
+"""What a fit minimises: weighted errors of energy per atom, forces and virial per atom, as sums and counts.
+
+The loss of a set is a weighted mean, sum_k w_k x_k / sum_k w_k over its labels k, for each kind of label. The weights
+of the training set are divided by their mean beforehand (`batches.normalized`), so that the second sum is the number
+of labels; a batch divides by its own number, and its loss is on average that of the set.
+"""
 
 from __future__ import annotations
 
@@ -71,9 +76,15 @@ def differences(prediction: Prediction, graph: Graph, target: Targets) -> dict[s
 
 
 def penalties(
-    difference: dict[str, tuple[Tensor, Tensor]], fit: Fit, scale: float
+    difference: dict[str, tuple[Tensor, Tensor]],
+    fit: Fit,
+    scale: float,
+    weights: dict[str, Tensor] | None = None,
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    """Sum of penalties and count of labels for each target, in units of `scale` (eV)."""
+    """Weighted sum of penalties and count of labels for each target, in units of `scale` (eV).
+
+    `weights` is from `spread`; without it every label counts 1.
+    """
     out = {}
     for name, (d, known) in difference.items():
         x = d / scale
@@ -82,8 +93,16 @@ def penalties(
             x = torch.where(x.abs() < delta, x**2, delta * (2 * x.abs() - delta))
         else:
             x = x**2
+        if weights is not None:
+            x = weights[name] * x
         out[name] = (x.sum(), known.sum())
     return out
+
+
+def spread(weights: Tensor, graph: Graph) -> dict[str, Tensor]:
+    """Weights of structures (n_systems, 3) as factors for the differences of each target."""
+    energy, forces, stress = weights.unbind(dim=1)
+    return {"energy": energy, "forces": forces[graph.system][:, None], "stress": stress[:, None, None]}
 
 
 def total(sums: dict[str, tuple[Tensor, Tensor]], fit: Fit) -> Tensor:

@@ -37,6 +37,7 @@ E0_FITTED = (
     "with one composition only it is the mean energy per atom. Differences of energies at fixed composition do not "
     "depend on it; atomization energies and other compositions are not reliable."
 )
+E0_GIVEN = "“Given” is the energy of the isolated atom as stated in the settings ([e0])."
 E0_WITHOUT = "No training energies to take E0 from: it is 0 eV, and energies have no meaning."
 E0_UNKNOWN = "This run does not record whether they are energies of isolated atoms or a fit."
 CURVES = (
@@ -236,6 +237,8 @@ def e0_table(run: Run) -> str:
     listed = table(["element", "E0<small>eV</small>", *(["from"] if sources else [])], rows)
     if run.e0_is_isolated:
         return listed
+    if {*sources} == {*found} and {*sources.values()} <= {"given", "isolated atoms"}:
+        return f'<p class="note">{E0_GIVEN}</p>{listed}'
     if "least squares" in sources.values():
         text = E0_FITTED
     else:

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 from train.checks import fingerprint
-from train.config import Config, Data
-from train.dataset import Frame, Keys, read, split
+from train.config import Config, Data, set_name
+from train.dataset import Found, Frame, read
 from train.doctor import inspect, require_clean
+from train.files import expand
+from train.keys import Keys
+from train.labels import LABELS, NONE
+from train.splits import check_split, groups, validation
+from train.weights import check_weights, weigh, weights_record
 
 SHOWN = 5  # frame numbers in a warning
 
 
 @dataclass(frozen=True)
 class Sets:
-    """Frames of every set by name (train, valid, and one per test file), and what was said about their labels."""
+    """Frames of every set by name (train, valid, and one per entry of test), and what was said about them."""
 
     frames: dict[str, list[Frame]]
     labels: str
     why: tuple[str, ...]
-    isolated: list[Frame]
+    isolated: list[Frame]  # isolated atoms among the training frames
+    isolated_given: list[Frame]  # those of files of their own
 
 
 def keys(data: Data) -> Keys:
@@ -31,75 +37,133 @@ def keys(data: Data) -> Keys:
         energy=data.energy_key or None,
         forces=data.forces_key or None,
         stress=data.stress_key or None,
-        energy_unit=data.energy_unit,
-        length_unit=data.length_unit,
+        energy_unit=data.energy_unit or None,
+        length_unit=data.length_unit or None,
         forces_unit=data.forces_unit or None,
         stress_unit=data.stress_unit or None,
     )
 
 
 def read_sets(config: Config) -> Sets:
-    """Read and inspect every file; split validation frames off the training file if no file of them is given.
+    """Read and inspect every file; split validation frames off the training frames if no file of them is given.
 
     Raises:
         ValueError: unreadable files, unexplained gaps and impossible labels, with file, frame and remedy.
     """
     data = config.data
-    everything, found = read(data.train, keys(data))
-    report = inspect(everything, found, keys(data), allow_missing=data.allow_missing)
-    require_clean(report)
-    texts, why = [report.text], []
+    check_split(data)
+    expand([*data.train, *data.valid, *data.test, *data.isolated_atoms])  # no file in two sets
+    texts: list[str] = []
+    files = _read(data.train, data)
+    check_weights(config.weights, files[0])
+    everything = _inspected(files, config, texts)
     isolated = [f for f in everything if f.is_isolated_atom]
     rest = [f for f in everything if not f.is_isolated_atom]
     if not rest:
         raise ValueError(
-            f"{data.train}: holds only isolated atoms; give structures with neighbors to train on"
+            f"{', '.join(data.train)}: only isolated atoms; give structures with neighbors to train on"
         )
     sets: dict[str, list[Frame]] = {}
+    why = []
     if data.valid:
-        sets["train"], sets["valid"] = rest, _other(data.valid, config, texts)
+        sets["train"], sets["valid"] = rest, _inspected(_read(data.valid, data), config, texts)
     elif len(rest) == 1:
         sets["train"] = sets["valid"] = rest
         why.append(
             "one frame only: it serves for training and validation, and the errors say nothing about new frames"
         )
     else:
-        sets["train"], sets["valid"], reason = _split(rest, data.valid_fraction, config.fit.seed)
+        sets["train"], sets["valid"], reason = _split(rest, data, config.fit.seed)
         why.append(reason)
-    for path in data.test:
-        name = Path(path).name.split(".")[0]
+    for pattern in data.test:
+        name = set_name(pattern)
         name = name if name not in sets else f"{name} ({len(sets)})"
-        sets[name] = _other(path, config, texts)
-    return Sets(sets, "\n\n".join(texts), (*why, *_shared(sets)), isolated)
+        sets[name] = _inspected(_read([pattern], data), config, texts)
+    given, told = _isolated_given(data)
+    return Sets(sets, "\n\n".join(texts), (*why, *told, *_shared(sets)), isolated, given)
 
 
-def _split(frames: list[Frame], fraction: float, seed: int) -> tuple[list[Frame], list[Frame], str]:
+def _read(patterns: Sequence[str], data: Data) -> tuple[list[Frame], list[Found]]:
+    """The frames of all files, and what was found in each; an explicit key must be in one of them."""
+    frames, found, given = [], [], keys(data)
+    paths = expand(patterns)
+    for path in paths:
+        of_file, keys_found = read(path, given, optional=True)
+        frames += of_file
+        found.append(keys_found)
+    for label in LABELS:
+        if getattr(given, label) not in (None, NONE) and not any(getattr(f, label) for f in found):
+            read(paths[0], given)  # refuses, and says what is there
+    return frames, found
+
+
+def _inspected(files: tuple[list[Frame], list[Found]], config: Config, texts: list[str]) -> list[Frame]:
+    """The frames with their weights, inspected together; the label report joins `texts`."""
+    frames, found = files
+    frames, notes = weigh(frames, config.weights)
+    found = [replace(found[0], notes=(*found[0].notes, *notes)), *found[1:]]
+    report = inspect(frames, found, allow_missing=config.data.allow_missing)
+    require_clean(report)
+    texts.append(report.text)
+    return frames
+
+
+def _isolated_given(data: Data) -> tuple[list[Frame], list[str]]:
+    """Isolated atoms of files of their own, of which only the energies are read, and where they come from."""
+    frames, told = [], []
+    for path in expand(data.isolated_atoms):
+        of_file, found = read(path, replace(keys(data), forces="none", stress="none"))
+        bare = next((f for f in of_file if f.energy is None), None)
+        if bare:
+            raise ValueError(f"{bare.name}: an isolated atom without an energy; complete or remove it")
+        frames += of_file
+        told.append(
+            f"isolated atoms: {len(of_file)} of {path}, energies under '{found.energy}', {found.units}"
+        )
+    return frames, told
+
+
+def _split(frames: list[Frame], data: Data, seed: int) -> tuple[list[Frame], list[Frame], str]:
     """Training and validation frames and a sentence; every element is among the training frames.
 
-    Where the random choice takes all frames of an element, the first frame that holds it always trains.
+    Where the choice takes all frames of an element, the first frame that holds it always trains. Folds cannot
+    give way like this.
     """
     elements = [set(f.atoms.symbols) for f in frames]
     always: dict[int, set[str]] = {}
     while True:
-        train, valid = split(len(frames), fraction, seed, list(always))
+        valid = validation(frames, data, seed, list(always))
+        train = sorted(set(range(len(frames))) - set(valid.tolist()))
         lost = set().union(*elements) - set().union(*(elements[i] for i in train))
+        if lost and data.folds:
+            raise ValueError(
+                f"fold {data.fold} of {data.folds} takes every frame with {', '.join(sorted(lost))} away from "
+                "training; give more frames with it, another seed, or a validation fraction instead of folds"
+            )
         if not lost:
             break
         for symbol in lost:
             first = next(i for i, found in enumerate(elements) if symbol in found)
             always.setdefault(first, set()).add(symbol)
-    if fraction > 0 and not len(valid):
+    if not len(valid):
         return (
             frames,
             frames,
             f"no frame can be spared, as each is needed for its elements: all {len(frames)} serve for training "
             "and validation, and the errors say nothing about new frames",
         )
-    text = f"{len(valid)} of {len(frames)} frames kept for validation, chosen with seed {seed}"
+    text = f"{len(valid)} of {len(frames)} frames kept for validation, {_how(frames, data)} with seed {seed}"
     if always:
         held = (f"frame {frames[i].index} for {', '.join(sorted(found))}" for i, found in always.items())
         text += f"; always trained on, as too few frames hold these elements: {'; '.join(held)}"
     return [frames[i] for i in train], [frames[i] for i in valid], text
+
+
+def _how(frames: Sequence[Frame], data: Data) -> str:
+    way = "blocks of each trajectory, " if data.split == "blocks" else ""
+    if data.group_key:
+        way = f"whole groups of {len(set(groups(frames, data.group_key)))} by {data.group_key}, "
+    return f"{way}fold {data.fold} of {data.folds}, made" if data.folds else f"{way}chosen"
 
 
 def _shared(sets: dict[str, list[Frame]]) -> list[str]:
@@ -122,17 +186,25 @@ def _shared(sets: dict[str, list[Frame]]) -> list[str]:
     return warnings
 
 
-def _other(path: str, config: Config, texts: list[str]) -> list[Frame]:
-    frames, found = read(path, keys(config.data))
-    report = inspect(frames, found, keys(config.data), allow_missing=config.data.allow_missing)
-    require_clean(report)
-    texts.append(report.text)
-    return frames
+def split_record(sets: Sets, config: Config) -> dict[str, Any]:
+    """Which frame of which file went where, how they were chosen and what they count, for split.json."""
+    data = config.data
+    record: dict[str, Any] = {name: _places(frames) for name, frames in sets.frames.items()}
+    how: dict[str, Any] = {"split": data.split}
+    how |= {"folds": data.folds, "fold": data.fold} if data.folds else {"valid_fraction": data.valid_fraction}
+    if data.group_key:
+        sides = {name: sorted(set(groups(sets.frames[name], data.group_key))) for name in ("train", "valid")}
+        how |= {"group_key": data.group_key, "groups": sides}
+    if data.valid:
+        how = {"split": "files"}
+    return {**record, "seed": config.fit.seed, "how": how, "weights": weights_record(sets.frames["train"])}
 
 
-def split_record(sets: Sets, seed: int) -> dict[str, Any]:
-    """Which frame of which file went where, for split.json."""
-    chosen = {
-        name: {"source": f[0].source, "frames": [x.index for x in f]} for name, f in sets.frames.items()
+def _places(frames: Sequence[Frame]) -> dict[str, Any]:
+    """Files, and for each frame the number of its file and its own number there."""
+    files = list(dict.fromkeys(f.source for f in frames))
+    return {
+        "files": files,
+        "file": [files.index(f.source) for f in frames],
+        "frames": [f.index for f in frames],
     }
-    return {"seed": seed, **chosen}

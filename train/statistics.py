@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from train.dataset import Array, Frame
 
+GIVEN = "given"
 ISOLATED = "isolated atoms"
 FITTED = "least squares"
 UNKNOWN = "no energies"
 NOISE = 0.01  # eV/atom; how well any E0 can describe real energies, sets the strength of the ridge
+SAME = 1e-3  # eV; energies of one isolated atom that differ by less are not mentioned
 SINGULAR = 1e-6  # relative size below which a singular value counts as zero
 
 
@@ -21,8 +23,8 @@ class E0Fit:
     """Energy of each element as an isolated atom, and where it comes from."""
 
     e0: dict[str, float]  # eV
-    sources: dict[str, str]  # per element: ISOLATED, FITTED or UNKNOWN
-    rank: int  # independent compositions among the fitted elements plus the isolated atoms
+    sources: dict[str, str]  # per element: GIVEN, ISOLATED, FITTED or UNKNOWN
+    rank: int  # independent compositions among the fitted elements plus the others
     condition: float  # of the fit; 1 if nothing was fitted, inf if the compositions do not determine it
     text: str  # for the report
 
@@ -32,28 +34,37 @@ class E0Fit:
         return " + ".join(dict.fromkeys(self.sources.values()))
 
 
-def fit_e0(frames: Sequence[Frame], elements: Sequence[str], isolated: Sequence[Frame] = ()) -> E0Fit:
-    """E0 from isolated atoms where there are any, from regularised least squares for the other elements.
+def fit_e0(
+    frames: Sequence[Frame],
+    elements: Sequence[str],
+    isolated: Sequence[Frame] = (),
+    given: Mapping[str, float] | None = None,
+) -> E0Fit:
+    """E0 as given, else from isolated atoms, else from regularised least squares: whichever comes first.
 
     The fit minimises, over the frames, sum (E/n - sum_s x_s e0_s)^2 + ridge * sum_s (e0_s - mean)^2, where
     x_s is the fraction of element s and `mean` the mean energy per atom: what the compositions do not
     determine stays at the mean (with one composition only, every element gets exactly the mean).
+    Only where no training frame has an energy at all and nothing else is known, E0 is 0 and the text says so.
 
     Args:
         frames: the training frames; isolated atoms among them are used as such.
         elements: chemical symbols, in the order of the model.
-        isolated: further isolated atoms, e.g. from a file of their own.
+        isolated: isolated atoms of a file of their own, which come before those among the frames.
+        given: eV of isolated atoms, by symbol; come before all others.
 
     Raises:
-        ValueError: an element not listed, an energy that is not finite, a frame in `isolated` that is not.
+        ValueError: an element not listed or without any source, an energy that is not finite, a frame in
+            `isolated` that is not.
     """
     _check(frames, isolated, elements)
-    known, spread = _isolated_energies([*frames, *isolated])
-    e0 = {s: known[s] for s in elements if s in known}
-    sources = dict.fromkeys(e0, ISOLATED)
+    known, told = _known(frames, isolated, given or {}, elements)
+    e0 = {s: value for s, (value, _) in known.items()}
+    sources = {s: source for s, (_, source) in known.items()}
     rest = [s for s in elements if s not in e0]
     labelled = [f for f in frames if f.energy is not None and not f.is_isolated_atom]
     rows = [f for f in labelled if not set(rest).isdisjoint(f.atoms.symbols)]
+    _refuse_without_source([s for s in rest if not any(s in f.atoms.symbols for f in rows)], e0, labelled)
     rank, condition = len(e0), 1.0
     if rest and rows:
         fitted, fit_rank, condition = _least_squares(rows, rest, e0)
@@ -65,10 +76,53 @@ def fit_e0(frames: Sequence[Frame], elements: Sequence[str], isolated: Sequence[
         sources |= dict.fromkeys(rest, UNKNOWN)
     order = {s: e0[s] for s in elements}
     sources = {s: sources[s] for s in elements}
-    text = " ".join(
-        [*_sentences(sources, rank, condition, rows), *spread, *_binding(labelled, order, sources)]
-    )
+    text = " ".join([*_sentences(sources, rank, condition, rows), *told, *_binding(labelled, order, sources)])
     return E0Fit(e0=order, sources=sources, rank=rank, condition=condition, text=text)
+
+
+def _known(
+    frames: Sequence[Frame], isolated: Sequence[Frame], given: Mapping[str, float], elements: Sequence[str]
+) -> tuple[dict[str, tuple[float, str]], list[str]]:
+    """E0 and source of the elements that need no fit, and sentences where sources differ or are not needed."""
+    wrong = [s for s, value in given.items() if not np.isfinite(value)]
+    if wrong:
+        raise ValueError(f"E0 given for {wrong[0]} is {given[wrong[0]]}; it must be a finite energy in eV")
+    of_file, spread = _isolated_energies(isolated)
+    among, more = _isolated_energies(frames)
+    known: dict[str, tuple[float, str]] = {}
+    for symbol in elements:
+        found = [
+            (table[symbol], source, name)
+            for table, source, name in (
+                (given, GIVEN, "the given value"),
+                (of_file, ISOLATED, "that of the file of isolated atoms"),
+                (among, ISOLATED, "that of the isolated atoms among the frames"),
+            )
+            if symbol in table
+        ]
+        if found:
+            value, source, name = found[0]
+            known[symbol] = (value, source)
+            spread += [
+                f"E0 of {symbol} is {name}; {other} lies {there - value:+.4g} eV away."
+                for there, _, other in found[1:]
+                if abs(there - value) > SAME
+            ]
+    unused = [s for s in given if s not in elements]
+    if unused:
+        spread.append(f"E0 given for {', '.join(unused)} is not needed: no training frame holds it.")
+    return known, spread + more
+
+
+def _refuse_without_source(
+    symbols: Sequence[str], known: Mapping[str, float], labelled: Sequence[Frame]
+) -> None:
+    if symbols and (known or labelled):
+        raise ValueError(
+            f"nothing to take E0 of {', '.join(symbols)} from: no training frame that holds it has an energy, there is "
+            f"no isolated atom, and none is given; give one: --set e0.{symbols[0]}=<eV>, or a file with "
+            "--set data.isolated_atoms=<file>"
+        )
 
 
 def _check(frames: Sequence[Frame], isolated: Sequence[Frame], elements: Sequence[str]) -> None:
@@ -99,7 +153,7 @@ def _isolated_energies(frames: Sequence[Frame]) -> tuple[dict[str, float], list[
     spread = [
         f"{len(values)} isolated {s} atoms differ by {np.ptp(values):.4g} eV; the lowest is taken."
         for s, values in found.items()
-        if np.ptp(values) > 1e-3
+        if np.ptp(values) > SAME
     ]
     return {s: min(values) for s, values in found.items()}, spread
 
@@ -133,6 +187,8 @@ def _sentences(sources: dict[str, str], rank: int, condition: float, rows: Seque
         return ", ".join(s for s, v in sources.items() if v == source)
 
     text = []
+    if named(GIVEN):
+        text.append(f"E0 of {named(GIVEN)} as given.")
     if named(ISOLATED):
         text.append(f"E0 of {named(ISOLATED)} from isolated atoms.")
     if named(FITTED):
@@ -154,7 +210,7 @@ def _sentences(sources: dict[str, str], rank: int, condition: float, rows: Seque
 
 def _binding(frames: Sequence[Frame], e0: dict[str, float], sources: dict[str, str]) -> list[str]:
     """Isolated atoms of another method show as an absurd binding energy."""
-    rows = [f for f in frames if all(sources[s] == ISOLATED for s in f.atoms.symbols)]
+    rows = [f for f in frames if all(sources[s] in (GIVEN, ISOLATED) for s in f.atoms.symbols)]
     if not rows:
         return []
     binding = float(

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from train.checks import energy_of, is_finite
-from train.dataset import ENERGY_UNITS, FORCES_UNITS, Array, Frame
+from train.dataset import Array, Frame
+from train.keys import ENERGY_UNITS, FORCES_UNITS
 
 SPREAD = 0.1  # energies per atom within this fraction of each other share a unit
 
