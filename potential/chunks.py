@@ -2,7 +2,7 @@
 
 A layer acts on one atom once the messages of its neighbors are gathered, so it can be taken for some atoms at a time.
 The last layer and the head give the gradient of a chunk as soon as its energy is known; every layer before them is
-computed twice, first for what it sends, then for its gradient. Nothing of a chunk outlives it.
+computed twice, first for what it sends, then for its gradient. Of a chunk only the basis of its edges is kept.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from potential.graph import Graph, pad
 from potential.model import Potential
-from potential.networks.equivariant import Equivariant
+from potential.networks.equivariant import Equivariant, Layer
 from potential.physics import Prediction, assemble, predict, pull_back
 
 
@@ -29,6 +29,7 @@ class Chunk:
     center: Tensor  # (n_edges,), counted from the first of the atoms
     neighbor: Tensor  # (n_edges,), counted over all atoms
     slots: Tensor  # (n_atoms * n_slots,): whose message stands in each slot
+    basis: Tensor  # (n_atoms, n_slots, harmonics * n_radial)
 
 
 def predict_in_chunks(potential: Potential, graph: Graph, size: int) -> Prediction:
@@ -49,27 +50,29 @@ def edge_gradient(
     with torch.no_grad():
         species = potential.species_of[graph.atomic_numbers]
         vectors = graph.edge_vectors().to(potential.dtype)
-        chunks = cut(graph, vectors, species, size, network.config.cutoff)
-        features, messages = before_last(network, vectors, species, chunks)
+        chunks = [
+            make(network, graph, vectors, species, slice(k, k + size)) for k in range(0, len(species), size)
+        ]
+        features, messages = before_last(network, species, chunks)
     output = vectors.new_zeros(len(species))
-    gradient = torch.zeros_like(vectors)
+    back_basis = [torch.zeros_like(chunk.basis) for chunk in chunks]
     back = [[torch.zeros_like(x) for x in orders] for orders in features]  # dE/d features
     for t in range(last, -1, -1):
         back_messages = torch.zeros_like(messages[t])
-        for chunk in chunks:
-            v = vectors[chunk.edges].detach().requires_grad_()
+        for chunk, back_edges in zip(chunks, back_basis, strict=True):
+            basis = chunk.basis.detach().requires_grad_()
             sent = messages[t].index_select(0, chunk.slots).requires_grad_()
             own = [x[:, chunk.atoms].detach().requires_grad_() for x in features[t]]
-            out = apply(network, t, chunk, v, own, sent)
+            out = apply(layers[t], chunk, basis, own, sent)
             if t == last:
                 read = [x[0][0, chunk.atoms].detach().requires_grad_() for x in features[1:]]
                 value = potential.head(torch.cat([*read, out[0][0]], dim=1))
                 output[chunk.atoms] = value.detach()
-                grads = pull_back([value.sum()], [v, sent, *own, *read])
+                grads = pull_back([value.sum()], [basis, sent, *own, *read])
             else:
                 read = []
-                grads = pull_back(out, [v, sent, *own], [x[:, chunk.atoms] for x in back[t + 1]])
-            gradient[chunk.edges] += grads[0]
+                grads = pull_back(out, [basis, sent, *own], [x[:, chunk.atoms] for x in back[t + 1]])
+            back_edges += grads[0]
             back_messages.index_add_(0, chunk.slots, grads[1])
             for x, grad in zip(back[t], grads[2 : 2 + len(own)], strict=True):
                 x[:, chunk.atoms] += grad
@@ -80,25 +83,32 @@ def edge_gradient(
             grads = pull_back([layers[t].messages(own)], own, [back_messages])
             for x, grad in zip(back[t], grads, strict=True):
                 x += grad
+    gradient = torch.cat(
+        [pull_back_basis(network, vectors, *pair) for pair in zip(chunks, back_basis, strict=True)]
+    )
     energy = potential.energies(output, potential.alone(), species, graph.center)
     return energy, vectors, gradient * potential.statistics.scale
 
 
-def cut(graph: Graph, vectors: Tensor, species: Tensor, size: int, cutoff: float) -> list[Chunk]:
-    """The atoms in their order, `size` at a time."""
-    first = torch.searchsorted(graph.center, torch.arange(0, len(species), size, device=species.device))
-    begins = [*first.tolist(), len(graph.center)]
-    chunks = []
-    for k, begin in enumerate(begins[:-1]):
-        atoms, edges = slice(k * size, (k + 1) * size), slice(begin, begins[k + 1])
-        center, neighbor = graph.center[edges] - k * size, graph.neighbor[edges]
-        _, slots = pad(vectors[edges], center, neighbor, len(species[atoms]), cutoff)
-        chunks.append(Chunk(atoms, edges, species[atoms], center, neighbor, slots))
-    return chunks
+def make(network: Equivariant, graph: Graph, vectors: Tensor, species: Tensor, atoms: slice) -> Chunk:
+    """The chunk of the atoms `atoms`; edges are sorted by center, so its edges lie together."""
+    species = species[atoms]
+    ends = torch.tensor([atoms.start, atoms.start + len(species)], device=species.device)
+    edges = slice(*torch.searchsorted(graph.center, ends).tolist())
+    center, neighbor = graph.center[edges] - atoms.start, graph.neighbor[edges]
+    padded, slots = pad(vectors[edges], center, neighbor, len(species), network.config.cutoff)
+    return Chunk(atoms, edges, species, center, neighbor, slots, network.edge_basis(padded))
+
+
+def pull_back_basis(network: Equivariant, vectors: Tensor, chunk: Chunk, cotangent: Tensor) -> Tensor:
+    """The gradient by the edge vectors of a chunk (n_edges, 3) from that by its basis."""
+    v = vectors[chunk.edges].detach().requires_grad_()
+    padded, _ = pad(v, chunk.center, chunk.neighbor, len(chunk.species), network.config.cutoff)
+    return pull_back([network.edge_basis(padded)], [v], [cotangent])[0]
 
 
 def before_last(
-    network: Equivariant, vectors: Tensor, species: Tensor, chunks: Sequence[Chunk]
+    network: Equivariant, species: Tensor, chunks: Sequence[Chunk]
 ) -> tuple[list[list[Tensor]], list[Tensor]]:
     """What goes into each layer: features of every order, and messages (n_atoms, width)."""
     features, messages = [network.start(species)], []
@@ -107,18 +117,14 @@ def before_last(
         if t == len(network.layers) - 1:
             break
         parts = [
-            apply(network, t, c, vectors[c.edges], [x[:, c.atoms] for x in features[t]], messages[t][c.slots])
+            apply(layer, c, c.basis, [x[:, c.atoms] for x in features[t]], messages[t][c.slots])
             for c in chunks
         ]
         features.append([torch.cat(order, dim=1) for order in zip(*parts, strict=True)])
     return features, messages
 
 
-def apply(
-    network: Equivariant, t: int, chunk: Chunk, vectors: Tensor, features: list[Tensor], sent: Tensor
-) -> list[Tensor]:
-    """Layer t on the atoms of a chunk; `sent` (n_atoms * n_slots, width) are its neighbors' messages."""
-    padded, _ = pad(vectors, chunk.center, chunk.neighbor, len(chunk.species), network.config.cutoff)
-    basis = network.edge_basis(padded)
-    out: list[Tensor] = network.layers[t](features, chunk.species, basis, sent.view(*padded.shape[:2], -1))
+def apply(layer: Layer, chunk: Chunk, basis: Tensor, features: list[Tensor], sent: Tensor) -> list[Tensor]:
+    """A layer on the atoms of a chunk; `sent` (n_atoms * n_slots, width) are its neighbors' messages."""
+    out: list[Tensor] = layer(features, chunk.species, basis, sent.view(*basis.shape[:2], -1))
     return out
