@@ -39,6 +39,7 @@ class Run:
     best_weights: dict[str, Tensor] = field(default_factory=dict)
 
 
+FORMAT = 2  # 2: state of our own SOAP
 COUNTERS = ("epoch", "position", "step", "seconds", "sums", "validated", "best", "best_epoch", "best_weights")
 
 
@@ -98,7 +99,7 @@ def save_state(run: Run, path: Path) -> None:
         "ema": run.ema.state_dict(),
         **{name: getattr(run, name) for name in COUNTERS},
     }
-    header = {"kind": "training state", "format": 1, "identity": run.identity}
+    header = {"kind": "training state", "format": FORMAT, "identity": run.identity}
     write(path, {**header, "content": pack(dict(content), tensors)}, tensors)
 
 
@@ -109,9 +110,10 @@ def load_state(run: Run, path: Path) -> None:
         ValueError: a damaged file, or a state of other data, another model or other settings.
     """
     header, tensors = read(path)
-    if header.get("kind") != "training state" or header.get("format") != 1:
+    if header.get("kind") != "training state" or header.get("format") != FORMAT:
         raise ValueError(
-            f"{path}: not a training state of this version; give the directory of a run of potential-train"
+            f"{path}: not a training state of this version; give the directory of a run of potential-train, and "
+            "finish a run with the version it began with"
         )
     for name, value in run.identity.items():
         if header.get("identity", {}).get(name) != value:

@@ -143,7 +143,9 @@ def draw(lines: Sequence[Line], path: Path) -> None:
         entries = _panel(axes, some, names) | entries
         axes.set_title(TITLES[task], fontsize=10)
     panels[0].set_ylabel("µs per atom")
-    figure.legend(entries.values(), entries, loc="outside lower center", ncols=len(tasks) + 1, fontsize=8, frameon=False)
+    figure.legend(
+        entries.values(), entries, loc="outside lower center", ncols=len(tasks) + 1, fontsize=8, frameon=False
+    )
     figure.savefig(path, dpi=120)
 
 
