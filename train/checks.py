@@ -9,6 +9,7 @@ import numpy as np
 
 from train.dataset import Array, Frame
 from train.findings import Finding, numbered, problem, warning
+from train.geometry import is_flat
 from train.statistics import fit_e0
 
 SAME = 1e-6  # Å; structures that agree to this are the same
@@ -67,14 +68,6 @@ def not_finite(frames: Sequence[Frame]) -> Iterator[Finding]:
                 "the file is damaged: remove this frame",
                 [f],
             )
-
-
-def is_flat(frame: Frame) -> bool:
-    """Periodic without the lattice vectors for it."""
-    periodic = frame.atoms.cell.array[np.asarray(frame.atoms.pbc, dtype=bool)]
-    if not len(periodic) or not np.isfinite(periodic).all():
-        return False
-    return bool(np.linalg.svd(periodic, compute_uv=False)[-1] < 1e-3)
 
 
 def zero_volume(frames: Sequence[Frame]) -> Iterator[Finding]:

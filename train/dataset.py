@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from ase.geometry import minkowski_reduce
 from numpy.typing import NDArray
 
 from train.files import read_structures
-from train.labels import CALCULATOR, LABELS, choose, entries, refuse_two_methods, refuse_unlabelled
+from train.labels import CALCULATOR, LABELS, choose, entries, refuse_two_methods, refuse_unlabelled, unclaimed
 
 Array = NDArray[np.float64]
 
@@ -113,6 +113,9 @@ class Found:
     forces: str | None
     stress: str | None
     notes: tuple[str, ...] = ()
+    unclaimed: Mapping[str, tuple[str, ...]] = field(
+        default_factory=dict
+    )  # entries that may be a missing label
 
 
 def read(path: str | Path, keys: Keys | None = None) -> tuple[list[Frame], Found]:
@@ -145,7 +148,8 @@ def read(path: str | Path, keys: Keys | None = None) -> tuple[list[Frame], Found
         label: CALCULATOR if name == label and _in_results(name, structures) else name
         for label, name in names.items()
     }
-    return frames, Found(shown["energy"], shown["forces"], shown["stress"], tuple(notes))
+    rest = unclaimed(names, [keys.energy, keys.forces], table)
+    return frames, Found(shown["energy"], shown["forces"], shown["stress"], tuple(notes), rest)
 
 
 def _refuse_unit_of_virial(name: str | None, keys: Keys, source: str) -> None:

@@ -3,16 +3,45 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from train import checks, units, zeros
+from train import (
+    agreement,
+    cells,
+    checks,
+    consistency,
+    geometry,
+    magnitude,
+    mechanics,
+    similar,
+    strain,
+    units,
+    zeros,
+)
+from train.consistency import Consistency
 from train.dataset import Found, Frame, Keys, is_virial
+from train.findings import NOTE, PROBLEM, WARNING, Finding, numbered, texts, warning
+from train.geometry import Geometry
+from train.mechanics import Mechanics
+from train.strain import StrainPairs
 
 SHOWN = 10
-REACH = 3.0  # Å; the search radius for the closest pair
+TOLD = ("stress", agreement.CHECK)  # checks of which the table also tells that all is well
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the findings rest on, for tables and plots."""
+
+    geometry: Geometry
+    balance: Mechanics
+    strain: StrainPairs
+    consistency: Consistency | None
+    outliers: tuple[tuple[float, str, Frame], ...]  # size, sentence, frame
+    duplicates: tuple[list[tuple[Frame, Frame]], list[tuple[Frame, Frame]]]  # equal and different labels
 
 
 @dataclass(frozen=True)
@@ -22,6 +51,9 @@ class LabelReport:
     text: str
     problems: tuple[str, ...]
     warnings: tuple[str, ...]
+    findings: tuple[Finding, ...] = ()  # the same and the notes, with their frames
+    measured: Measured | None = None
+    rows: tuple[tuple[str, str], ...] = ()  # of the table
 
 
 def require_clean(report: LabelReport) -> None:
@@ -47,7 +79,7 @@ def inspect(
     Args:
         frames, found: from `dataset.read`.
         keys: as given to `read`; its units are stated in the report.
-        cutoff: Å; with it, atoms without any neighbor are reported as well.
+        cutoff: Å, at most 6; with it, frames in which no two atoms are that close are reported as well.
         allow_missing: labels absent in some frames are a warning instead of a problem.
 
     Raises:
@@ -56,83 +88,125 @@ def inspect(
     if not frames:
         raise ValueError("no frames to inspect; give at least one")
     keys = keys or Keys()
-    gaps, stress_gaps = checks.missing(frames)
-    problems = [] if allow_missing and _any_label(frames) else list(gaps)
-    warnings = [g for g in gaps if g not in problems] + stress_gaps
-    for check in (checks.not_finite, checks.zero_volume, units.mixed_units, zeros.zero_energies):
-        problems += check(frames)
-    for found_problems, found_warnings in (zeros.zero_forces(frames), zeros.zero_stress(frames)):
-        problems += found_problems
-        warnings += found_warnings
-    virial = found.stress is not None and is_virial(found.stress)
-    if not virial:  # its unit is that of the energies
-        warnings += zeros.large_stress(frames, keys.stress_unit_used)
-    distance, found_overlaps, lonely = _geometry(frames, cutoff)
-    problems += found_overlaps
-    warnings += [*units.mixed_force_units(frames), *lonely]
-    odd = checks.outliers(frames)
-    if odd:
-        shown = "; ".join(text for _, text in odd[:3])
-        warnings.append(f"{len(odd)} outliers: {shown}; look at these structures before trusting them")
-    same, different = checks.duplicates(frames)
-    warnings += _duplicate_warnings(same, different)
+    measured = Measured(
+        geometry=geometry.survey(frames),
+        balance=mechanics.balance(frames),
+        strain=strain.strain_pairs(frames),
+        consistency=consistency.compare(frames),
+        outliers=tuple(checks.outliers(frames)),
+        duplicates=checks.duplicates(frames),
+    )
+    findings = [
+        *_gaps(frames, allow_missing),
+        *_labels(frames, found, keys),
+        *geometry.overlaps(frames, measured.geometry),
+        *units.mixed_force_units(frames),
+        *_lonely(frames, measured.geometry, cutoff),
+        *_outliers(measured.outliers),
+        *_duplicates(*measured.duplicates),
+        *mechanics.unbalanced(frames, measured.balance),
+        *_physics(frames, found, keys, measured),
+        *cells.odd_cells(frames),
+        *similar.within(frames, similar.near_pairs(frames, measured.geometry.signature)),
+    ]
+    problems, warnings = (texts(findings, level) for level in (PROBLEM, WARNING))
     rows = [
-        *_structure_rows(frames, distance),
+        *_structure_rows(frames, float(measured.geometry.shortest.min())),
         *_label_rows(frames, found, keys),
         *_value_rows(frames),
-        ("outliers", f"{len(odd)}"),
-        ("duplicates", f"{len(same)} with equal labels, {len(different)} with different labels"),
-        *(("note", note) for note in found.notes),
+        ("outliers", f"{len(measured.outliers)}"),
+        (
+            "duplicates",
+            "{} with equal labels, {} with different labels".format(*map(len, measured.duplicates)),
+        ),
+        *(
+            ("note", note)
+            for note in (*found.notes, *(f.text for f in findings if f.check in TOLD and f.level == NOTE))
+        ),
     ]
-    return LabelReport(_table(rows, problems, warnings), tuple(problems), tuple(warnings))
+    return LabelReport(
+        _table(rows, problems, warnings), problems, warnings, tuple(findings), measured, tuple(rows)
+    )
 
 
-def _any_label(frames: Sequence[Frame]) -> bool:
-    return any(f.energy is not None or f.forces is not None for f in frames)
+def _gaps(frames: Sequence[Frame], allow_missing: bool) -> list[Finding]:
+    allowed = allow_missing and any(f.energy is not None or f.forces is not None for f in frames)
+    return [replace(g, level=WARNING) if allowed else g for g in checks.missing(frames)]
 
 
-def _geometry(frames: Sequence[Frame], cutoff: float | None) -> tuple[float, list[str], list[str]]:
-    """The shortest distance of all, overlapping atoms, and atoms that have nobody within the cutoff."""
-    shortest, overlaps, lonely = float("inf"), [], []
-    for f in frames:
-        if (
-            checks.is_flat(f)
-            or not np.isfinite(f.atoms.positions).all()
-            or not np.isfinite(f.atoms.cell.array).all()
-        ):
-            continue
-        distance, i, j = checks.closest(f, max(REACH, cutoff or 0.0))
-        shortest = min(shortest, distance)
-        problem = checks.overlap(f, distance, i, j)
-        if problem:
-            overlaps.append(problem)
-        if cutoff and len(f.atoms) > 1 and distance > cutoff:
-            lonely.append(f.name)
-    if lonely:
-        lonely = [
-            f"{lonely[0]}: no two atoms are within the cutoff of {cutoff} Å, as in {len(lonely)} frames; the "
-            "model cannot tell them from isolated atoms: choose a larger cutoff or check the length unit"
-        ]
-    return shortest, overlaps, lonely
+def _labels(frames: Sequence[Frame], found: Found, keys: Keys) -> Iterator[Finding]:
+    """Labels that are no numbers, in mixed units, zero, or too large."""
+    for check in (checks.not_finite, checks.zero_volume, units.mixed_units, zeros.zero_energies):
+        yield from check(frames)
+    yield from zeros.zero_forces(frames)
+    yield from zeros.zero_stress(frames)
+    if found.stress is None or not is_virial(found.stress):  # the unit of a virial is that of the energies
+        yield from zeros.large_stress(frames, keys.stress_unit_used)
 
 
-def _duplicate_warnings(
+def _physics(frames: Sequence[Frame], found: Found, keys: Keys, measured: Measured) -> Iterator[Finding]:
+    """What laws and experience say about signs, units and order of the labels."""
+    virial = found.stress is not None and is_virial(found.stress)
+    stress_unit = f"{keys.energy_unit}/{keys.length_unit}^3" if virial else keys.stress_unit_used
+    yield from magnitude.impossible_energies(frames, keys.energy_unit)
+    yield from magnitude.bond_lengths(frames, measured.geometry, keys.length_unit)
+    yield from magnitude.force_scale(magnitude.stiffness(frames), keys.forces_unit_used)
+    strained = list(strain.stress_from_strain(measured.strain, stress_unit))
+    yield from strained
+    for one in agreement.judge(measured.consistency, (keys.energy_unit, keys.forces_unit_used, stress_unit)):
+        if one.check != "stress" or not strained:  # pairs of strained frames are the sharper test
+            yield one
+
+
+def _lonely(frames: Sequence[Frame], found: Geometry, cutoff: float | None) -> Iterator[Finding]:
+    """Frames in which nobody is within the cutoff."""
+    if cutoff is None or cutoff > geometry.REACH:
+        return
+    apart = [
+        f
+        for f, d in zip(frames, found.shortest, strict=True)
+        if d > cutoff and len(f.atoms) > 1 and geometry.has_distances(f)
+    ]
+    if apart:
+        yield warning(
+            "no neighbors",
+            f"{apart[0].name}: no two atoms are within the cutoff of {cutoff} Å, as in {len(apart)} frames; the "
+            "model cannot tell them from isolated atoms: choose a larger cutoff or check the length unit",
+            apart,
+        )
+
+
+def _outliers(odd: Sequence[tuple[float, str, Frame]]) -> Iterator[Finding]:
+    if odd:
+        shown = "; ".join(text for _, text, _ in odd[:3])
+        rows = list({id(f): f for _, _, f in odd}.values())
+        listed = f" ({numbered(rows)})" if len(odd) > 3 else ""
+        text = f"{len(odd)} outliers: {shown}{listed}; look at these structures before trusting them"
+        yield warning("outliers", text, rows)
+
+
+def _duplicates(
     same: Sequence[tuple[Frame, Frame]], different: Sequence[tuple[Frame, Frame]]
-) -> list[str]:
-    warnings = []
+) -> Iterator[Finding]:
     if same:
         a, b = same[0]
-        warnings.append(
-            f"{b.name}: the same structure as {a.name}; {len(same)} duplicates in all: remove them, or "
-            "training and validation may share structures"
+        later = [later for _, later in same]
+        yield warning(
+            "duplicates",
+            f"{b.name}: the same structure as {a.name}; {len(same)} duplicates in all ({numbered(later)}): remove "
+            "them, or training and validation may share structures",
+            later,
         )
     if different:
         a, b = different[0]
-        warnings.append(
-            f"{b.name}: the same structure as {a.name} with different labels; {len(different)} such pairs: "
-            "at most one of each can be right (they may differ in charge or spin, which no potential sees)"
+        later = [later for _, later in different]
+        yield warning(
+            "contradictions",
+            f"{b.name}: the same structure as {a.name} with different labels; {len(different)} such pairs "
+            f"({numbered(later)}): at most one of each can be right (they may differ in charge or spin, which no "
+            "potential sees)",
+            later,
         )
-    return warnings
 
 
 def _structure_rows(frames: Sequence[Frame], distance: float) -> list[tuple[str, str]]:
@@ -150,7 +224,7 @@ def _structure_rows(frames: Sequence[Frame], distance: float) -> list[tuple[str,
         ("atoms per frame", f"min {sizes.min()}, median {np.median(sizes):g}, max {sizes.max()}"),
         ("periodicity", ", ".join(f"{pbc} {n}" for pbc, n in periodic.items())),
         ("isolated atoms", ", ".join(f"{s} {n}" for s, n in sorted(isolated.items())) or "none"),
-        ("closest distance", f"{distance:.3f} Å" if np.isfinite(distance) else f"> {REACH:g} Å"),
+        ("closest distance", f"{distance:.3f} Å" if np.isfinite(distance) else f"> {geometry.REACH:g} Å"),
     ]
 
 

@@ -68,7 +68,9 @@ def unbalanced(frames: Sequence[Frame], found: Mechanics) -> Iterator[Finding]:
         yield _told(frames, turned, "net torque", (found.net_torque, found.torque_part), "eV")
 
 
-def _told(frames: Sequence[Frame], rows: Integers, what: str, sizes: tuple[Array, Array], unit: str) -> Finding:
+def _told(
+    frames: Sequence[Frame], rows: Integers, what: str, sizes: tuple[Array, Array], unit: str
+) -> Finding:
     size, part = sizes
     worst = int(rows[np.argmax(part[rows])])
     chosen = [frames[int(k)] for k in rows]

@@ -22,8 +22,9 @@ N_RADIAL, N_DENSITY = 12, 3
 RIDGE = 1e-5
 FOLDS = 3
 ROWS = 15_000_000  # numbers in the matrix of force features
-MAX_ATOMS = 15_000
+MAX_ATOMS = 15_000  # of molecules; crystals, with more neighbors, count double
 MAX_ELEMENTS = 8
+ALIGNED, ROUNDS = 0.7, 8  # for forces of both signs
 MANY = 20_000  # edges at a time
 
 
@@ -63,7 +64,24 @@ def guess(frames: Sequence[Frame], seed: int = 0) -> Guess | None:
     features = measure(chosen, elements)
     fold = np.random.default_rng(seed).permutation(len(chosen)) % FOLDS
     forces = [np.asarray(f.forces, dtype=np.float64) for f in chosen]
-    return fit(chosen, features, forces, fold)
+    equations = _equations(features, forces, fold)
+    found = _solve(equations, features, chosen, np.ones(len(chosen)))
+    if np.median(_alignment(forces, found)) < ALIGNED:
+        # Forces of both signs cancel in the fit: start from one frame and give each the sign that fits the others.
+        sign = np.eye(len(chosen))[0]
+        for _ in range(ROUNDS):
+            other = _solve(equations, features, chosen, sign)
+            sign = np.where(_alignment(forces, other) < 0, -1.0, 1.0)
+        if np.median(np.abs(_alignment(forces, other))) > ALIGNED:
+            return other
+    return found
+
+
+def _alignment(forces: Sequence[Array], found: Guess) -> Array:
+    """Cosine of given and modelled forces of each frame."""
+    norm = [float(np.linalg.norm(a) * np.linalg.norm(b)) for a, b in zip(forces, found.forces, strict=True)]
+    dots = [float(np.sum(a * b)) for a, b in zip(forces, found.forces, strict=True)]
+    return np.array(dots) / np.maximum(norm, 1e-30)
 
 
 def n_columns(n_elements: int) -> int:
@@ -74,40 +92,53 @@ def n_columns(n_elements: int) -> int:
 def _choice(frames: Sequence[Frame], max_atoms: int, seed: int) -> list[Frame]:
     """Frames in random order up to so many atoms, back in the order of the file."""
     order = np.random.default_rng(seed).permutation(len(frames))
-    total = np.cumsum([len(frames[k].atoms) for k in order])
+    total = np.cumsum([len(frames[k].atoms) * (2 if frames[k].atoms.pbc.any() else 1) for k in order])
     return [frames[k] for k in np.sort(order[total <= max_atoms])]
 
 
-def fit(
-    frames: Sequence[Frame], features: Features, forces: Sequence[Array], fold: Integers
-) -> Guess:
-    """Least squares on two folds, prediction for the third; every frame has the same weight.
+@dataclass(frozen=True)
+class Equations:
+    """Least squares on scaled features: one matrix for each fold, one right side for each frame."""
 
-    `forces` are those to fit, which need not be the labels of `frames`.
-    """
-    n_features = features.energy.shape[1]
-    products = []
+    fold: Integers  # (n_frames,)
+    gram: tuple[Array, ...]  # FOLDS of (K, K)
+    right: Array  # (n_frames, K)
+    scale: Array  # (K,)
+
+
+def _equations(features: Features, forces: Sequence[Array], fold: Integers) -> Equations:
+    k = features.energy.shape[1]
     scale = np.sqrt(np.mean(np.square(features.forces), axis=(0, 1))) + 1e-12
     size = np.array([np.sqrt(np.mean(np.square(f))) for f in forces])
-    size = np.maximum(size, 0.3 * np.median(size)) + 1e-12  # frames near equilibrium would only add noise
-    for part in range(FOLDS):
-        gram, right = np.zeros((n_features, n_features)), np.zeros(n_features)
-        for k in np.flatnonzero(fold == part):
-            a = features.forces[features.first[k] : features.first[k + 1]].reshape(-1, n_features) / scale
-            weight = 1.0 / (size[k] ** 2 * len(a))
-            gram += weight * (a.T @ a)
-            right += weight * (a.T @ forces[k].reshape(-1))
-        products.append((gram, right))
+    # Every frame has the same weight, but those near equilibrium would only add noise.
+    size = np.maximum(size, 0.3 * np.median(size)) + 1e-12
+    gram, right = np.zeros((FOLDS, k, k)), np.zeros((len(forces), k))
+    for i, f in enumerate(forces):
+        a = features.forces[features.first[i] : features.first[i + 1]].reshape(-1, k) / scale
+        weight = 1.0 / (size[i] ** 2 * len(a))
+        gram[fold[i]] += weight * (a.T @ a)
+        right[i] = weight * (a.T @ f.reshape(-1))
+    return Equations(fold, tuple(gram), right, scale)
+
+
+def _solve(equations: Equations, features: Features, frames: Sequence[Frame], sign: Array) -> Guess:
+    """Fit on two folds, predict the third; the forces of each frame are multiplied by its `sign`."""
+    fold, n_features = equations.fold, len(equations.scale)
     energy, virial = np.zeros(len(frames)), np.zeros((len(frames), 3, 3))
-    guessed = [np.zeros((0, 3))] * len(frames)
+    forces = np.zeros((len(features.forces), 3))
+    of_atom = np.repeat(fold, np.diff(features.first))
     for part in range(FOLDS):
-        gram, right = (sum(p[i] for k, p in enumerate(products) if k != part) for i in (0, 1))
+        gram = sum((g for k, g in enumerate(equations.gram) if k != part), np.zeros((n_features, n_features)))
+        right = (equations.right * sign[:, None])[fold != part].sum(axis=0)
         ridge = RIDGE * float(np.trace(gram)) / n_features + 1e-30
-        c = np.linalg.solve(gram + ridge * np.eye(n_features), right) / scale
-        for k in np.flatnonzero(fold == part):
-            guessed[k] = features.forces[features.first[k] : features.first[k + 1]] @ c
-            energy[k], virial[k] = features.energy[k] @ c, features.virial[k] @ c
-    return Guess(tuple(frames), fold, energy, tuple(guessed), virial)
+        c = np.linalg.solve(gram + ridge * np.eye(n_features), right) / equations.scale
+        forces[of_atom == part] = features.forces[of_atom == part] @ c
+        energy[fold == part], virial[fold == part] = (
+            features.energy[fold == part] @ c,
+            features.virial[fold == part] @ c,
+        )
+    split = tuple(np.split(forces, features.first[1:-1]))
+    return Guess(tuple(frames), fold, energy, split, virial)
 
 
 def measure(frames: Sequence[Frame], elements: Integers) -> Features:

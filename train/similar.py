@@ -116,9 +116,7 @@ def _sorted_distances(frame: Frame) -> Lengths:
 
 def within(frames: Sequence[Frame], pairs: Sequence[tuple[int, int]]) -> Iterator[Finding]:
     """Nearly equal structures of one set, exact copies left to `checks.duplicates`."""
-    rows = [
-        (frames[i], frames[j]) for i, j in pairs if fingerprint(frames[i]) != fingerprint(frames[j])
-    ]
+    rows = [(frames[i], frames[j]) for i, j in pairs if fingerprint(frames[i]) != fingerprint(frames[j])]
     if rows:
         a, b = rows[0]
         later = list({id(b): b for _, b in rows}.values())
@@ -132,9 +130,7 @@ def within(frames: Sequence[Frame], pairs: Sequence[tuple[int, int]]) -> Iterato
         )
 
 
-def across(
-    sets: dict[str, Sequence[Frame]], signatures: dict[str, Array]
-) -> Iterator[Finding]:
+def across(sets: dict[str, Sequence[Frame]], signatures: dict[str, Array]) -> Iterator[Finding]:
     """Structures of one set that another holds as well, exactly or nearly; later sets are blamed."""
     names = list(sets)
     frames = [f for name in names for f in sets[name]]

@@ -96,7 +96,8 @@ def _work(a: Frame, b: Frame) -> float | None:
     left, right = _logarithm(deformation @ deformation.T), _logarithm(deformation.T @ deformation)
     if np.abs(moved).max() > MOVED or not SMALLEST < np.abs(left).max() < LARGEST:
         return None
-    assert a.stress is not None and b.stress is not None
+    assert a.stress is not None
+    assert b.stress is not None
     work = 0.5 * (_volume(a) * np.sum(a.stress * left) + _volume(b) * np.sum(b.stress * right))
     if is_finite(a.forces) and is_finite(b.forces):
         work -= 0.5 * np.sum((a.forces + b.forces) * moved)  # type: ignore[operator]
@@ -116,7 +117,9 @@ def stress_from_strain(pairs: StrainPairs, unit: str) -> Iterator[Finding]:
     if n < FEWEST:
         return
     kept = StrainPairs(
-        tuple(p for p, use in zip(pairs.frames, told, strict=True) if use), pairs.work[told], pairs.energy[told]
+        tuple(p for p, use in zip(pairs.frames, told, strict=True) if use),
+        pairs.work[told],
+        pairs.energy[told],
     )
     ratio, correlation = kept.ratio, kept.correlation
     worst = int(np.abs(kept.energy - kept.work).argmax())

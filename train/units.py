@@ -71,7 +71,9 @@ def mixed_force_units(frames: Sequence[Frame]) -> Iterator[Finding]:
         )
 
 
-def _unit_groups(rows: Sequence[Frame], value: Array, table: dict[str, float], what: str) -> Iterator[Finding]:
+def _unit_groups(
+    rows: Sequence[Frame], value: Array, table: dict[str, float], what: str
+) -> Iterator[Finding]:
     if len(rows) < 4:
         return
     reference = float(np.sort(value)[(len(value) - 1) // 2])
