@@ -41,6 +41,7 @@ def silicon(n: int) -> list[Frame]:
         atoms = bulk("Si", cubic=True)
         atoms.rattle(0.05, rng=rng)
         forces, stress = rng.normal(size=(8, 3)), np.diag(rng.normal(scale=0.01, size=3))
+        forces -= forces.mean(axis=0)
         frames.append(Frame(atoms, -43.0 + rng.normal(scale=0.2), forces, stress, "si.xyz", k))
     return frames
 

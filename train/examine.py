@@ -64,21 +64,28 @@ def examine(paths: Mapping[str, str], keys: Keys | None = None, allow_missing: b
         keys, allow_missing: as in `dataset.read` and `doctor.inspect`.
     """
     sets: list[Examined] = []
-    findings: list[tuple[str, Finding]] = []
+    unreadable: list[tuple[str, Finding]] = []
     for name, path in paths.items():
         try:
             frames, found = read(path, keys)
         except ValueError as error:
-            findings.append((name, problem("unreadable", str(error))))
+            unreadable.append((name, problem("unreadable", str(error))))
             continue
         report = inspect(frames, found, keys, allow_missing=allow_missing)
         sets.append(Examined(name, frames, found, report, *_without_e0(frames)))
-        findings += [(name, f) for f in (*report.findings, *_isolated_atoms(sets[-1]), *_absent(sets[-1]))]
+    return compare(sets, unreadable)
+
+
+def compare(sets: Sequence[Examined], further: Sequence[tuple[str, Finding]] = ()) -> Examination:
+    """All findings of the sets and of their comparison, after `further` ones of the same level."""
+    findings = list(further)
+    for one in sets:
+        found = (*one.report.findings, *_isolated_atoms(one), *_absent(one))
+        findings += [(one.name, f) for f in found]
     if len(sets) > 1:
         signatures = {one.name: one.measured.geometry.signature for one in sets}
         shared = similar.across({one.name: one.frames for one in sets}, signatures)
-        findings += [("all sets", f) for f in shared]
-        findings += [("all sets", f) for f in _unlike(sets)]
+        findings += [("all sets", f) for f in (*shared, *_unlike(sets))]
     order = (PROBLEM, WARNING, NOTE)
     return Examination(tuple(sets), tuple(sorted(findings, key=lambda one: order.index(one[1].level))))
 
@@ -127,7 +134,7 @@ def _absent(one: Examined) -> list[Finding]:
         names = ", ".join(f"'{name}'" for name in unclaimed)
         text = (
             f"{one.frames[0].source}: no {label} found, but {names} {'has' if len(unclaimed) == 1 else 'have'} the "
-            f"shape of {label}: name the label with --{label}-key {unclaimed[0]}, or --{label}-key none if there is none"
+            f"shape of {label}: name the label with --{label}-key {unclaimed[0]}, or say --{label}-key none"
         )
         findings.append(warning("unread label", text, one.frames))
     return findings
@@ -220,6 +227,5 @@ def largest(values: Array, numbers: Sequence[int]) -> dict[str, Any] | None:
     """Median and largest value, and the frame that has it; None where nothing was measured."""
     if not np.isfinite(values).any():
         return None
-    return {
-        "median": float(np.nanmedian(values)), "max": float(np.nanmax(values)), "frame": numbers[int(np.nanargmax(values))]
-    }  # fmt: skip
+    top = int(np.nanargmax(values))
+    return {"median": float(np.nanmedian(values)), "max": float(values[top]), "frame": numbers[top]}
