@@ -33,7 +33,11 @@ class Mechanics:
 def balance(frames: Sequence[Frame]) -> Mechanics:
     """Net force, net torque and size of the forces of every frame."""
     n = len(frames)
-    rows = [k for k, f in enumerate(frames) if is_finite(f.forces) and len(f.atoms) > 1]
+    rows = [
+        k
+        for k, f in enumerate(frames)
+        if is_finite(f.forces) and is_finite(f.atoms.positions) and len(f.atoms) > 1
+    ]
     out = {name: np.full(n, np.nan) for name in Mechanics.__dataclass_fields__}
     if not rows:
         return Mechanics(**out)

@@ -33,8 +33,8 @@ def near_pairs(frames: Sequence[Frame], signature: Array) -> list[tuple[int, int
         return []
     values, group = signature[known], group[known]
     centered = values - _group_means(values, group)
-    directions = np.linalg.svd(centered[:: max(1, len(centered) // 5000)], full_matrices=False)[2][:3]
-    boxes = np.floor(values @ directions.T / CELL).astype(np.int64)
+    directions = np.linalg.eigh(centered.T @ centered)[1][:, -3:]
+    boxes = np.floor(values @ directions / CELL).astype(np.int64)
     found: dict[tuple[int, int], None] = {}
     for a, b in _neighboring(boxes, group):
         close = np.linalg.norm(values[a] - values[b], axis=1) < CELL
