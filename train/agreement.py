@@ -63,7 +63,7 @@ def flipped(found: Consistency) -> Iterator[Finding]:
     rows = [found.frames[int(k)] for k in against]
     yield warning(
         "force sign",
-        f"{rows[0].name}: the forces point the opposite way from those of most frames, likewise in {len(rows)} of "
+        f"{rows[0].name}: the forces point the opposite way from those of most frames, so in {len(rows)} of "
         f"{len(found.frames)} frames looked at ({numbered(rows)}); energy gradients among forces? Change their sign",
         rows,
     )
@@ -92,7 +92,7 @@ def rescaled(found: Consistency, unit: str) -> Iterator[Finding]:
     yield warning(
         "mixed units",
         f"{rows[0].name}: the forces have the direction that the structure asks for, but {factor:.3g} times the "
-        f"size of those of other frames, likewise in {len(rows)} of {len(found.frames)} frames looked at "
+        f"size of those of other frames, so in {len(rows)} of {len(found.frames)} frames looked at "
         f"({numbered(rows)}): forces in two units? All were taken as {unit}",
         rows,
     )
@@ -115,7 +115,7 @@ def misplaced(found: Consistency) -> Iterator[Finding]:
     if rows:
         yield warning(
             "misplaced forces",
-            f"{rows[0].name}: the forces do not fit the structure, but that of frame {owners[0].index}; likewise in "
+            f"{rows[0].name}: the forces do not fit the structure, but that of frame {owners[0].index}; so in "
             f"{len(rows)} of {len(found.frames)} frames looked at ({numbered(rows)}): the labels are in another "
             "order than the structures",
             rows,

@@ -75,7 +75,7 @@ def _dense(frames: Sequence[Frame]) -> Iterator[Finding]:
         yield warning(
             "lost periodicity",
             f"{f.name}: not periodic, but with a cell of {volume:.1f} Å^3 per atom, as full as a solid or liquid; "
-            f"likewise in {len(found)} of {len(frames)} frames without periodicity ({numbered(found)}); set "
+            f"so in {len(found)} of {len(frames)} frames without periodicity ({numbered(found)}); set "
             'pbc="T T T", or remove the cell if these are molecules',
             found,
         )

@@ -104,7 +104,7 @@ def force_charts(found: Examination, colors: dict[str, str]) -> dict[str, Chart]
     balance = {one.name: one.measured.balance for one in found.sets}
     part = {name: np.fmax(b.force_part, b.torque_part) for name, b in balance.items()}
     largest_force = {name: b.largest for name, b in balance.items()}
-    y = "net force or torque (part of all)"
+    y = "net over the norm of all"
     return _charts(
         {
             "Largest force of a frame": histogram(largest_force, colors, "largest force (eV/Å)"),
@@ -125,7 +125,7 @@ def agreement_charts(found: Examination, colors: dict[str, str]) -> dict[str, Ch
         if pairs.frames:
             names = [f"frames {a.index} and {b.index}" for a, b in pairs.frames]
             strain.append(dots(pairs.work, pairs.energy, one.name, colors[one.name], names))
-    first = "energy from a quick fit to the forces (eV/atom)"
+    first = "from a fit to the forces (eV/atom)"
     return _charts(
         {
             "Energies against forces: one rising line": parity(energy, first, "energy (eV/atom)"),
@@ -182,6 +182,7 @@ def dots(x: Array, y: Array, name: str, color: str, names: Sequence[str]) -> dic
     rows = rows[sample(len(rows), MAX_POINTS)]
     hover = f"{escaped(name)}, %{{text}}<br>%{{x:.5g}}, %{{y:.5g}}<extra></extra>"
     drawn = points(x[rows], y[rows], name, color)
+    drawn["marker"] = {**drawn["marker"], "size": 5, "opacity": 0.6}
     return drawn | {"text": [names[int(k)] for k in rows], "hovertemplate": hover}
 
 

@@ -87,6 +87,6 @@ def _told(
     return warning(
         what,
         f"{frames[worst].name}: the {what} is {size[worst]:.3g} {unit}, {100 * part[worst]:.0f} % of the size of "
-        f"all, where it must vanish; likewise in {len(rows)} of {n_known} frames ({numbered(chosen)}): {why}",
+        f"all, where it must vanish; so in {len(rows)} of {n_known} frames ({numbered(chosen)}): {why}",
         chosen,
     )
