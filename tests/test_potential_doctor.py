@@ -107,7 +107,7 @@ def unlabelled(frames: Frames, label: str, rows: range) -> Frames:
     return [replace(f, **{label: None}) if k in rows else f for k, f in enumerate(frames)]
 
 
-HALF = range(75, 150)
+HALF = range(80, 150)
 BAD_FORCES = np.full((15, 3), np.nan)
 # Fault -> data with it, check, level, part of the sentence, and rows that must be listed.
 FAULTS: dict[str, tuple[Callable[[], Frames], str, str, str, list[int]]] = {
@@ -116,14 +116,14 @@ FAULTS: dict[str, tuple[Callable[[], Frames], str, str, str, list[int]]] = {
         "missing labels",
         PROBLEM,
         "no energy in this",
-        [75, 149],
+        [80, 149],
     ),
     "forces missing in half": (
         lambda: unlabelled(acac(), "forces", HALF),
         "missing labels",
         PROBLEM,
         "no forces in this",
-        [75, 149],
+        [80, 149],
     ),
     "NaN energy": (
         lambda: changed(acac(), 20, energy=np.nan),
@@ -144,7 +144,7 @@ FAULTS: dict[str, tuple[Callable[[], Frames], str, str, str, list[int]]] = {
         "mixed units",
         PROBLEM,
         "kcal/mol and eV",
-        [75, 149],
+        [80, 149],
     ),
     "everything in kcal/mol": (
         lambda: scaled(acac(), energy=KCAL, forces=KCAL),
@@ -214,7 +214,7 @@ FAULTS: dict[str, tuple[Callable[[], Frames], str, str, str, list[int]]] = {
         "labels of exactly zero",
         PROBLEM,
         "forces are exactly zero",
-        [75, 149],
+        [80, 149],
     ),
     "energies of zero": (
         lambda: scaled(acac(), [7], energy=0.0),
@@ -456,11 +456,12 @@ def test_command_on_sound_data(tmp_path: Path, lines: list[str], capsys: pytest.
     assert main([data, "--json", str(out), "--html", str(html)]) == 0
     said = capsys.readouterr().out
     assert said.endswith("No fault found.\n")
-    for word in ("closest C-O", "neighbors in 5 Å", "net torque", "E0 rank", "300K_MD"):
+    for word in ("closest C-O", "neighbors in 5 Å", "net torque", "E0 rank"):
         assert word in said
     report = json.loads(out.read_text())
     assert (report["format"], report["verdict"], report["code"]) == (1, "clean", 0)
     assert report["sets"]["train"]["coverage"]["all"]["forces"] == 30
+    assert report["sets"]["train"]["coverage"]["300K_MD"]["frames"] == 30
     assert report["sets"]["train"]["e0"]["rank"] == 1
     document = html.read_text()
     assert "No fault found" in document
@@ -489,7 +490,11 @@ def test_command_with_faults(tmp_path: Path, lines: list[str], capsys: pytest.Ca
             1,
             "'slopes' has the shape of forces",
         ),
-        (lambda rows: [r.replace("energy=", "result=") for r in rows], 1, "'result' has the shape of energy"),
+        (
+            lambda rows: [r.replace("energy=", "result=") for r in rows],
+            1,
+            "'result' have the shape of energy",
+        ),
     ],
 )
 def test_command_with_damaged_files(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
 from train.checks import is_finite
 from train.consistency import Consistency
@@ -69,13 +70,13 @@ def flipped(found: Consistency) -> Iterator[Finding]:
     )
 
 
-def _strong(found: Consistency) -> Integers:
+def _strong(found: Consistency) -> NDArray[np.bool_]:
     """Frames far enough from equilibrium: of small forces the quick model knows neither sign nor size."""
     sizes = [
         np.array([np.sqrt(np.mean(np.square(a))) for a in forces])
         for forces in ([np.asarray(f.forces) for f in found.frames], found.guess.forces)
     ]
-    strong: Integers = np.maximum(*(one / max(float(np.median(one)), 1e-30) for one in sizes)) > 0.3
+    strong: NDArray[np.bool_] = np.maximum(*(one / max(float(np.median(one)), 1e-30) for one in sizes)) > 0.3
     return strong
 
 
@@ -199,7 +200,9 @@ def stresses(found: Consistency, unit: str) -> Iterator[Finding]:
     if not rows:
         return
     volume = [abs(float(np.linalg.det(found.frames[k].atoms.cell.array))) for k in rows]
-    theirs = np.array([_shear(v * found.frames[k].stress) for k, v in zip(rows, volume, strict=True)])  # type: ignore[operator]
+    theirs = np.array(
+        [_shear(v * np.asarray(found.frames[k].stress)) for k, v in zip(rows, volume, strict=True)]
+    )
     ours = np.array([_shear(found.guess.virial[k]) for k in rows])
     n_atoms = np.array([len(found.frames[k].atoms) for k in rows])[:, None]
     a, b = theirs / n_atoms, ours / n_atoms

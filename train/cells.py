@@ -12,7 +12,8 @@ from train.geometry import has_distances
 
 CUTOFF = 6.0  # Å
 VACUUM = 8.0  # Å; a gap wider than this in every direction leaves a molecule
-FULL = 20.0  # Å^3 per atom and less: a cell filled like a solid or liquid (ice has 11)
+FULL = 30.0  # Å^3 per atom and less: a cell filled like a solid or liquid (silicon has 20, ice 11)
+SPANNED = (0.7, 1.5)  # part of the cell over which the atoms extend, in every direction
 
 
 def odd_cells(frames: Sequence[Frame]) -> Iterator[Finding]:
@@ -67,7 +68,8 @@ def _dense(frames: Sequence[Frame]) -> Iterator[Finding]:
         if len(f.atoms) < 4 or not 0 < volume < FULL * len(f.atoms):
             continue
         fractions = f.atoms.positions @ np.linalg.inv(cell)
-        if (np.ptp(fractions, axis=0) < 1.5).all():
+        spanned = np.ptp(fractions, axis=0)
+        if ((spanned > SPANNED[0]) & (spanned < SPANNED[1])).all():
             found.append(f)
     if found:
         f = found[0]

@@ -29,13 +29,14 @@ class Consistency:
     @property
     def correlation(self) -> float:
         a, b = self._known
-        return float(a @ b / max(np.sqrt((a @ a) * (b @ b)), 1e-30))
+        norm = float(np.sqrt((a @ a) * (b @ b)))
+        return float(a @ b) / max(norm, 1e-30)
 
     @property
     def ratio(self) -> float:
         """Labelled over modelled energy differences, with the sign of their correlation."""
         a, b = self._known
-        return float(np.sign(a @ b) * np.sqrt((a @ a) / max(b @ b, 1e-30)))
+        return float(np.sign(a @ b) * np.sqrt((a @ a) / max(float(b @ b), 1e-30)))
 
     @property
     def _known(self) -> tuple[Array, Array]:

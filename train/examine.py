@@ -134,7 +134,7 @@ def _absent(one: Examined) -> list[Finding]:
         names = ", ".join(f"'{name}'" for name in unclaimed)
         text = (
             f"{one.frames[0].source}: no {label} found, but {names} {'has' if len(unclaimed) == 1 else 'have'} the "
-            f"shape of {label}: name the label with --{label}-key {unclaimed[0]}, or say --{label}-key none"
+            f"shape of {label}: name the label with --{label}-key, or say --{label}-key none"
         )
         findings.append(warning("unread label", text, one.frames))
     return findings

@@ -94,7 +94,7 @@ def stiffness(frames: Sequence[Frame]) -> dict[tuple[int, int], tuple[float, flo
     for edges in all_edges(rows):
         r, (i, j) = edges.length, (edges.center, edges.neighbor)
         z = np.sort(np.stack([edges.numbers[i], edges.numbers[j]]), axis=0)
-        forces = np.concatenate([rows[k].forces for k in edges.frames])  # type: ignore[misc]
+        forces = np.concatenate([rows[k].forces for k in edges.frames])
         ratio = r / (covalent_radii[z[0]] + covalent_radii[z[1]])
         bond = np.flatnonzero((ratio < 1.25) & (r > 0.3))
         along = 0.5 * np.einsum("ea,ea->e", (forces[j] - forces[i])[bond], edges.vector[bond] / r[bond, None])
@@ -108,8 +108,8 @@ def stiffness(frames: Sequence[Frame]) -> dict[tuple[int, int], tuple[float, flo
         if len(length) < FEWEST or spread < 0.005 or force.std() == 0:
             continue
         slope = float(np.mean((length - length.mean()) * (force - force.mean()))) / spread**2
-        place = tuple(sorted(1 if z < 3 else 2 if z < 11 else 3 for z in (a, b)))
-        expected = 1.86 * 6.2415 / max(float(length.mean()) - BADGER[place], 0.2) ** 3
+        low, high = (1 if z < 3 else 2 if z < 11 else 3 for z in (a, b))  # a <= b
+        expected = 1.86 * 6.2415 / max(float(length.mean()) - BADGER[low, high], 0.2) ** 3
         result[a, b] = (-slope, expected, slope * spread / float(force.std()))
     return result
 

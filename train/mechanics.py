@@ -43,7 +43,7 @@ def balance(frames: Sequence[Frame]) -> Mechanics:
         return Mechanics(**out)
     sizes = np.array([len(frames[k].atoms) for k in rows])
     first = np.cumsum(sizes) - sizes
-    forces = np.concatenate([frames[k].forces for k in rows])  # type: ignore[misc]
+    forces = np.concatenate([frames[k].forces for k in rows])
     x = np.concatenate([frames[k].atoms.positions for k in rows])
     x = x - np.repeat(np.add.reduceat(x, first) / sizes[:, None], sizes, axis=0)
     torques = np.cross(x, forces)

@@ -55,7 +55,7 @@ def guess(frames: Sequence[Frame], seed: int = 0) -> Guess | None:
     Args:
         frames: with finite energy and forces, more than one atom, and distances (`geometry.has_distances`).
     """
-    elements = np.unique(np.concatenate([f.atoms.numbers for f in frames])) if frames else np.zeros(0)
+    elements = np.array(sorted({int(z) for f in frames for z in f.atoms.numbers}), dtype=np.int64)
     n_features = n_columns(len(elements))
     chosen = _choice(frames, min(MAX_ATOMS, ROWS // (3 * n_features)) if n_features else 0, seed)
     n_numbers = 3 * sum(len(f.atoms) for f in chosen)
@@ -185,7 +185,8 @@ def _densities(edges: Edges, kind: Integers, n_kinds: int) -> Array:
     place = edges.center[near] * n_kinds + kind[edges.neighbor[near]]
     n = len(edges.numbers) * n_kinds
     sums = [np.bincount(place, weights=column, minlength=n) for column in values.T]
-    return np.stack(sums, axis=1).reshape(len(edges.numbers), n_kinds, N_DENSITY)
+    out: Array = np.stack(sums, axis=1).astype(np.float64).reshape(len(edges.numbers), n_kinds, N_DENSITY)
+    return out
 
 
 def _pair_columns(a: int, b: int, n_kinds: int) -> slice:
@@ -231,8 +232,8 @@ def _add_forces(
         total = total + back * (_scatter(neighbor, len(edges.numbers)) @ push)
     out.forces[atom, :, columns] += total.reshape(shape)
     pull = np.einsum("ea,eb,ek->eabk", vector, unit, steps).reshape(len(part), -1)
-    shape = (len(out.energy), 3, 3, -1)
-    out.virial[..., columns] += (_scatter(frame[center], len(out.energy)) @ pull).reshape(shape)
+    sums = _scatter(frame[center], len(out.energy)) @ pull
+    out.virial[..., columns] += sums.reshape(len(out.energy), 3, 3, -1)
 
 
 def _scatter(index: Integers, n: int) -> csr_matrix:

@@ -10,6 +10,7 @@ import numpy as np
 from train.checks import is_finite
 from train.dataset import STRESS_UNITS, Array, Frame
 from train.findings import NOTE, Finding, warning
+from train.geometry import has_distances
 
 MOVED = 0.02  # Å; how far atoms of a pair may be from following the strain
 SMALLEST, LARGEST = 1e-3, 0.12  # strain of a pair
@@ -33,12 +34,12 @@ class StrainPairs:
     @property
     def ratio(self) -> float:
         """Least-squares slope of energy on work: 1 where the labels agree."""
-        return float(self.work @ self.energy / max(self.work @ self.work, 1e-30))
+        return float(self.work @ self.energy / max(float(self.work @ self.work), 1e-30))
 
     @property
     def correlation(self) -> float:
         norm = np.sqrt((self.work @ self.work) * (self.energy @ self.energy))
-        return float(self.work @ self.energy / max(norm, 1e-30))
+        return float(self.work @ self.energy / max(float(norm), 1e-30))
 
 
 def strain_pairs(frames: Sequence[Frame]) -> StrainPairs:
@@ -48,7 +49,7 @@ def strain_pairs(frames: Sequence[Frame]) -> StrainPairs:
     """
     groups: dict[bytes, list[Frame]] = {}
     for f in frames:
-        if f.atoms.pbc.all() and is_finite(f.energy) and is_finite(f.stress) and _volume(f) > 1e-3:
+        if f.atoms.pbc.all() and is_finite(f.energy) and is_finite(f.stress) and has_distances(f):
             groups.setdefault(f.atoms.numbers.astype(np.int64).tobytes(), []).append(f)
     pairs: list[tuple[Frame, Frame]] = []
     work: list[float] = []
