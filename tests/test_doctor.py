@@ -22,11 +22,17 @@ def ethanol(n: int) -> list[Frame]:
     for k in range(n):
         atoms = molecule("CH3CH2OH")
         atoms.positions += rng.normal(scale=0.03, size=(9, 3))
-        forces = rng.normal(size=(9, 3))
-        frames.append(
-            Frame(atoms, -4200.0 + rng.normal(scale=0.1), forces - forces.mean(0), None, "e.xyz", k)
-        )
+        forces = balanced(atoms.positions, rng.normal(size=(9, 3)))
+        frames.append(Frame(atoms, -4200.0 + rng.normal(scale=0.1), forces, None, "e.xyz", k))
     return frames
+
+
+def balanced(positions, forces):
+    """The forces without their net force and torque."""
+    x = positions - positions.mean(axis=0)
+    forces = forces - forces.mean(axis=0)
+    inertia = np.sum(x * x) * np.eye(3) - x.T @ x
+    return forces - np.cross(np.linalg.solve(inertia, np.cross(x, forces).sum(axis=0)), x)
 
 
 def silicon(n: int) -> list[Frame]:
@@ -36,6 +42,7 @@ def silicon(n: int) -> list[Frame]:
         atoms = bulk("Si", cubic=True)
         atoms.rattle(0.05, rng=rng)
         forces, stress = rng.normal(size=(8, 3)), np.diag(rng.normal(scale=0.01, size=3))
+        forces -= forces.mean(axis=0)
         frames.append(Frame(atoms, -43.0 + rng.normal(scale=0.2), forces, stress, "si.xyz", k))
     return frames
 

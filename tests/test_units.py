@@ -19,9 +19,9 @@ def ethanol(n: int) -> list[Frame]:
     ]
 
 
-def only(sentences) -> str:
-    (sentence,) = sentences
-    return sentence
+def only(findings) -> str:
+    (finding,) = findings
+    return finding.text
 
 
 @pytest.mark.parametrize(

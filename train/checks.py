@@ -8,18 +8,19 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from train.dataset import Array, Frame
+from train.findings import Finding, numbered, problem, warning
+from train.geometry import is_flat
 from train.statistics import fit_e0
 
-OVERLAP = 0.3  # Å; closer than any nuclei in a reference calculation
 SAME = 1e-6  # Å; structures that agree to this are the same
+GAPS = "missing labels"
 Z_ENERGY, Z_FORCES = 20.0, 20.0  # robust standard deviations that make an outlier
 
 
-def missing(frames: Sequence[Frame]) -> tuple[list[str], list[str]]:
-    """Gaps in energy and forces, and gaps in stress. An isolated atom needs no forces; without full
-    periodicity there is no stress; a label of weight 0 is not used."""
-    gaps: list[str] = []
-    stress_gaps: list[str] = []
+def missing(frames: Sequence[Frame]) -> list[Finding]:
+    """Gaps in energy and forces (problems), and gaps in stress (warnings). An isolated atom needs no forces;
+    without full periodicity there is no stress; a label of weight 0 is not used."""
+    gaps: list[Finding] = []
     for label in ("energy", "forces", "stress"):
         have = [f for f in frames if getattr(f, label) is not None]
         lack = [f for f in frames if getattr(f, label) is None and not _explained(f, label)]
@@ -30,21 +31,21 @@ def missing(frames: Sequence[Frame]) -> tuple[list[str], list[str]]:
         example = f"frame {have[0].index}" if have[0].source == lack[0].source else have[0].name
         text = (
             f"{lack[0].name}: no {label} in this and {len(lack) - 1} more of {len(frames)} frames, while "
-            f"others (e.g. {example}) have it; "
+            f"others (e.g. {example}) have it ({numbered(lack)} lack it); "
         )
         kind = lack[0].config_type
         purpose = f", or say that it is meant with --set weights.{kind}.{label}=0" if kind else ""
         if label == "stress":
-            stress_gaps.append(f"{text}it is used where it is present")
+            gaps.append(warning(GAPS, f"{text}it is used where it is present", lack))
         else:
-            gaps.append(
-                f"{text}complete or remove these frames, or use what there is with --allow-missing{purpose}"
-            )
+            remedy = "complete or remove these frames, or use what there is with --allow-missing"
+            gaps.append(problem(GAPS, text + remedy + purpose, lack))
     if not any(f.energy is not None or f.forces is not None for f in frames):
-        gaps.append(
+        text = (
             "no frame has energy or forces: nothing can be fitted; name them with --energy-key, --forces-key"
         )
-    return gaps, stress_gaps
+        gaps.append(problem(GAPS, text))
+    return gaps
 
 
 def _explained(frame: Frame, label: str) -> bool:
@@ -55,7 +56,7 @@ def _explained(frame: Frame, label: str) -> bool:
     return label == "stress" and not bool(frame.atoms.pbc.all())
 
 
-def not_finite(frames: Sequence[Frame]) -> Iterator[str]:
+def not_finite(frames: Sequence[Frame]) -> Iterator[Finding]:
     for f in frames:
         labels = {
             "energy": f.energy,
@@ -66,67 +67,23 @@ def not_finite(frames: Sequence[Frame]) -> Iterator[str]:
         }
         bad = [n for n, v in labels.items() if v is not None and not np.isfinite(v).all()]
         if bad:
-            yield (
+            yield problem(
+                "not finite",
                 f"{f.name}: {' and '.join(bad)} not finite (NaN or infinite); the calculation failed or "
-                "the file is damaged: remove this frame"
+                "the file is damaged: remove this frame",
+                [f],
             )
 
 
-def is_flat(frame: Frame) -> bool:
-    """Periodic without the lattice vectors for it."""
-    periodic = frame.atoms.cell.array[np.asarray(frame.atoms.pbc, dtype=bool)]
-    if not len(periodic) or not np.isfinite(periodic).all():
-        return False
-    return bool(np.linalg.svd(periodic, compute_uv=False)[-1] < 1e-3)
-
-
-def zero_volume(frames: Sequence[Frame]) -> Iterator[str]:
+def zero_volume(frames: Sequence[Frame]) -> Iterator[Finding]:
     for f in frames:
         if is_flat(f):
-            yield (
+            yield problem(
+                "no volume",
                 f"{f.name}: pbc is {f.atoms.pbc.tolist()} but the cell {f.atoms.cell.array.tolist()} has no "
-                'volume; give the lattice, or set pbc="F F F" for a molecule'
+                'volume; give the lattice, or set pbc="F F F" for a molecule',
+                [f],
             )
-
-
-def closest(frame: Frame, reach: float) -> tuple[float, int, int]:
-    """Shortest distance (Å) and the two atoms, periodic images included; (inf, 0, 0) beyond `reach`."""
-    from potential.graph import from_atoms  # here, so that a report without geometry does not load torch
-
-    try:
-        graph = from_atoms(frame.atoms, reach)
-    except ValueError:  # two atoms in one place: a Graph is refused below its own limit
-        return _closest_without_images(frame)
-    if not len(graph.center):
-        return float("inf"), 0, 0
-    # In numpy: for so few edges the threads of torch cost more than the arithmetic.
-    center, neighbor = graph.center.numpy(), graph.neighbor.numpy()
-    x, shift = frame.atoms.positions, graph.image.numpy() @ frame.atoms.cell.array
-    lengths = np.linalg.norm(x[neighbor] - x[center] + shift, axis=1)
-    e = int(lengths.argmin())
-    return float(lengths[e]), int(center[e]), int(neighbor[e])
-
-
-def _closest_without_images(frame: Frame) -> tuple[float, int, int]:
-    """The same in fractional coordinates, enough where two atoms sit on each other."""
-    x = frame.atoms.positions
-    distance = np.array([frame.atoms.get_distances(i, range(len(x)), mic=True) for i in range(len(x))])
-    np.fill_diagonal(distance, np.inf)
-    i, j = divmod(int(distance.argmin()), len(x))
-    if distance[i, j] < OVERLAP:
-        return float(distance[i, j]), i, j
-    periodic = frame.atoms.cell.array[np.asarray(frame.atoms.pbc, dtype=bool)]
-    return float(np.linalg.norm(periodic, axis=1).min()), 0, 0  # an atom on its own image
-
-
-def overlap(frame: Frame, distance: float, i: int, j: int) -> str | None:
-    if distance >= OVERLAP:
-        return None
-    symbols = frame.atoms.symbols
-    return (
-        f"{frame.name}: atoms {i} ({symbols[i]}) and {j} ({symbols[j]}) overlap, {distance:.3f} Å apart (at "
-        f"least {OVERLAP} Å expected); check positions, cell and length unit, or remove this frame"
-    )
 
 
 def is_finite(value: Array | float | None) -> bool:
@@ -138,7 +95,7 @@ def energy_of(frame: Frame) -> float:
     return frame.energy
 
 
-def outliers(frames: Sequence[Frame]) -> list[tuple[float, str]]:
+def outliers(frames: Sequence[Frame]) -> list[tuple[float, str, Frame]]:
     """Frames far from the rest, the worst first: energy per atom after E0, and largest force."""
     found = []
     rows = [f for f in frames if is_finite(f.energy) and not f.is_isolated_atom]
@@ -149,15 +106,15 @@ def outliers(frames: Sequence[Frame]) -> list[tuple[float, str]]:
             text = (
                 f"energy {rest[k] - np.median(rest):+.3f} eV/atom from the median ({z:.0f} robust deviations)"
             )
-            found.append((z / Z_ENERGY, f"{rows[k].name}: {text}"))
+            found.append((z / Z_ENERGY, f"{rows[k].name}: {text}", rows[k]))
     rows = [f for f in frames if is_finite(f.forces) and len(f.atoms) > 1]
     if len(rows) > 4:
         largest = np.array([np.linalg.norm(f.forces, axis=1).max() for f in rows])  # type: ignore[arg-type]
         for k, z in _far(largest, Z_FORCES, floor=0.1):
             if largest[k] > np.median(largest):
                 text = f"largest force {largest[k]:.2f} eV/Å ({z:.0f} robust deviations from the median)"
-                found.append((z / Z_FORCES, f"{rows[k].name}: {text}"))
-    return sorted(found, reverse=True)
+                found.append((z / Z_FORCES, f"{rows[k].name}: {text}", rows[k]))
+    return sorted(found, key=lambda one: one[:2], reverse=True)
 
 
 def _far(values: Array, limit: float, floor: float) -> list[tuple[int, float]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from train.config import Weights
 from train.files import read_structures
 from train.keys import ENERGY_UNITS, FORCES_UNITS, LENGTH_UNITS, STRESS_UNITS, Keys, settle
-from train.labels import CALCULATOR, LABELS, choose, entries, refuse_two_methods, refuse_unlabelled
+from train.labels import CALCULATOR, LABELS, choose, entries, refuse_two_methods, refuse_unlabelled, unclaimed
 
 Array = NDArray[np.float64]
 
@@ -67,6 +67,8 @@ class Found:
     source: str = field(default="", compare=False)
     keys: Keys | None = field(default=None, compare=False)  # with the units that were used
     units: str = field(default="", compare=False)  # where these come from
+    # entries that may be a missing label
+    unclaimed: Mapping[str, tuple[str, ...]] = field(default_factory=dict, compare=False)
 
 
 def read(path: str | Path, keys: Keys | None = None, optional: bool = False) -> tuple[list[Frame], Found]:
@@ -101,8 +103,9 @@ def read(path: str | Path, keys: Keys | None = None, optional: bool = False) -> 
         label: CALCULATOR if name == label and _in_results(name, structures) else name
         for label, name in names.items()
     }
-    found = Found(shown["energy"], shown["forces"], shown["stress"], tuple(notes), source, keys, units)
-    return frames, found
+    rest = unclaimed(names, [keys.energy, keys.forces], table)
+    labels = (shown["energy"], shown["forces"], shown["stress"])
+    return frames, Found(*labels, tuple(notes), source, keys, units, rest)
 
 
 def _refuse_unit_of_virial(name: str | None, keys: Keys, source: str) -> None:

@@ -33,6 +33,7 @@ TAGGED = {
     "forces": ("forces", "force", "Forces"),
     "stress": ("stress", "virial", "virials"),
 }
+OTHERS = ("momenta", "velocities", "dipole", "masses", "initial_magmoms", "magmoms", "time", "temperature")
 TAGS = ("REF", "ref", "DFT", "dft", "QM", "qm")
 
 
@@ -142,6 +143,26 @@ def _rivals(
                 f"(--{label}-key {other} to use it)"
             )
     return remarks
+
+
+def unclaimed(
+    names: dict[str, str | None], asked: Sequence[str | None], frames: Sequence[dict[str, Any]]
+) -> dict[str, tuple[str, ...]]:
+    """Entries of every frame that have the shape of an energy or of forces nowhere found; not where none was asked for.
+
+    Single numbers are many things: they are listed only where no frame has forces or energies to train on.
+    """
+    found = {}
+    for label, key in zip(("energy", "forces"), asked, strict=True):
+        if names[label] is not None or key == NONE or (label == "energy" and names["forces"] is None):
+            continue
+        shared = [
+            name for name, value in frames[0].items() if name not in OTHERS and all(name in f for f in frames)
+            and _fits(label, value) and np.asarray(value).dtype.kind == "f"
+        ]  # fmt: skip
+        if shared:
+            found[label] = tuple(shared)
+    return found
 
 
 def refuse_two_methods(names: dict[str, str | None], frames: Sequence[dict[str, Any]], source: str) -> None:

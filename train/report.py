@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from html import escape
 from importlib.resources import files
@@ -51,8 +51,6 @@ def replace(path: Path, write: Callable[[Path], object]) -> Path:
 
 def page(run: Run) -> str:
     """The whole report as one HTML document."""
-    from plotly.offline import get_plotlyjs
-
     charts: dict[str, Chart] = {}
     parts = [
         sections.head(run),
@@ -66,16 +64,23 @@ def page(run: Run) -> str:
         section("Why these settings", bullets(run.summary.get("why") or [])),
         section("How to repeat it", sections.provenance(run)),
     ]
+    return document(f"Training report: {sections.held_out(run)[1]}", parts, charts)
+
+
+def document(title: str, parts: Sequence[str], charts: dict[str, Chart]) -> str:
+    """Sections (HTML) and the charts for the places in them, as one page that needs nothing else."""
+    from plotly.offline import get_plotlyjs
+
     template = files("train").joinpath("report.html").read_text(encoding="utf-8")
     return Template(template).substitute(
-        title=escape(f"Training report: {sections.held_out(run)[1]}"),
+        title=escape(title),
         body="\n".join(part for part in parts if part),
         plotly=get_plotlyjs(),
         charts=to_json(charts),
     )
 
 
-def to_json(charts: dict[str, Chart]) -> str:
+def to_json(charts: dict[str, Any]) -> str:
     """JSON that may stand inside a script element: no `<` can close it, NaN becomes null."""
     text = json.dumps(finite(charts), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c")

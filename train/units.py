@@ -8,12 +8,14 @@ import numpy as np
 
 from train.checks import energy_of, is_finite
 from train.dataset import Array, Frame
+from train.findings import Finding, numbered, problem, warning
 from train.keys import ENERGY_UNITS, FORCES_UNITS
 
+MIXED = "mixed units"
 SPREAD = 0.1  # energies per atom within this fraction of each other share a unit
 
 
-def mixed_units(frames: Sequence[Frame]) -> Iterator[str]:
+def mixed_units(frames: Sequence[Frame]) -> Iterator[Finding]:
     """Energies that fall into two tight groups, a unit factor apart.
 
     Compared are the energies per atom of one composition and, where most compositions occur once, their ratio
@@ -46,7 +48,7 @@ def _ratio_to_fit(frames: Sequence[Frame]) -> Array:
     return ratio
 
 
-def mixed_force_units(frames: Sequence[Frame]) -> Iterator[str]:
+def mixed_force_units(frames: Sequence[Frame]) -> Iterator[Finding]:
     """Two blocks of frames whose force RMS is a unit factor apart. A hint: a cold block looks the same."""
     for rows in _by_composition([f for f in frames if is_finite(f.forces) and len(f.atoms) > 1]):
         rms = np.array([np.sqrt(np.mean(np.square(f.forces))) for f in rows])  # type: ignore[arg-type]
@@ -62,13 +64,17 @@ def mixed_force_units(frames: Sequence[Frame]) -> Iterator[str]:
         error = float(np.abs(known[known > np.log(10.0)] - abs(np.log(factor))).min())
         if min(len(first), len(second)) < 5 or not tight or error > 0.15:
             continue
-        yield (
+        yield warning(
+            MIXED,
             f"{rows[cut].name}: from here on the force RMS is {factor:.4g} times that of the {cut} before; "
-            "unless these are just closer to equilibrium, the file mixes units: split and convert it"
+            "unless these are just closer to equilibrium, the file mixes units: split and convert it",
+            rows[cut:],
         )
 
 
-def _unit_groups(rows: Sequence[Frame], value: Array, table: dict[str, float], what: str) -> Iterator[str]:
+def _unit_groups(
+    rows: Sequence[Frame], value: Array, table: dict[str, float], what: str
+) -> Iterator[Finding]:
     if len(rows) < 4:
         return
     reference = float(np.sort(value)[(len(value) - 1) // 2])
@@ -83,11 +89,14 @@ def _unit_groups(rows: Sequence[Frame], value: Array, table: dict[str, float], w
         return
     match = _unit_pair(middle, table, 0.05)
     if match:
-        f = rows[int(other[0])]
-        yield (
-            f"{f.name}: {what} of {len(other)} frames is {middle:.4g} times that of the "
+        found = [rows[int(k)] for k in other]
+        yield problem(
+            MIXED,
+            f"{found[0].name}: {what} of {len(other)} frames is {middle:.4g} times that of the "
             f"{len(rows) - len(other)} others, the factor between {match[0]} and "
-            f"{match[1]}: mixed units; split the file by unit and read each part with its own --energy-unit"
+            f"{match[1]}: mixed units ({numbered(found)}); split the file by unit and read each part with its "
+            "own --energy-unit",
+            found,
         )
 
 
