@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from potential.graph import CLOSEST
 from train import (
     agreement,
     cells,
@@ -28,6 +27,7 @@ from train.label_table import SHOWN, keys_of, label_rows, notes, structure_rows,
 from train.mechanics import Mechanics
 from train.strain import StrainPairs
 
+SAME_PLACE = 0.05  # Å; atoms as close as this have no energy to compare
 TOLD = ("stress", agreement.CHECK)  # checks of which the table also tells that all is well
 
 
@@ -126,7 +126,7 @@ def inspect(
 
 def _measure(frames: Sequence[Frame]) -> Measured:
     survey = geometry.survey(frames)
-    apart = [f for f, d in zip(frames, survey.shortest, strict=True) if d > CLOSEST]
+    apart = [f for f, d in zip(frames, survey.shortest, strict=True) if d > SAME_PLACE]
     return Measured(
         geometry=survey,
         balance=mechanics.balance(frames),
