@@ -27,7 +27,6 @@ from train.label_table import SHOWN, keys_of, label_rows, notes, structure_rows,
 from train.mechanics import Mechanics
 from train.strain import StrainPairs
 
-SAME_PLACE = 0.05  # Å; atoms as close as this have no energy to compare
 TOLD = ("stress", agreement.CHECK)  # checks of which the table also tells that all is well
 
 
@@ -126,7 +125,7 @@ def inspect(
 
 def _measure(frames: Sequence[Frame]) -> Measured:
     survey = geometry.survey(frames)
-    apart = [f for f, d in zip(frames, survey.shortest, strict=True) if d > SAME_PLACE]
+    apart = [f for f, d in zip(frames, survey.shortest, strict=True) if d > geometry.OVERLAP]
     return Measured(
         geometry=survey,
         balance=mechanics.balance(frames),
