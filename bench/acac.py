@@ -19,7 +19,7 @@ ACAC = ROOT / "data" / "acac"
 
 
 def train(seed: int, minutes: float, output: Path) -> dict[str, Any]:
-    """One run of potential-train; its errors and size."""
+    """One run of potential-train, unless it is finished already; its errors and size."""
     command = [sys.executable, "-c", "import sys; from train.cli import main; sys.exit(main())"]
     command += [str(ACAC / "train_300K.xyz.xz"), "--minutes", str(minutes), "--seed", str(seed)]
     command += [
@@ -29,13 +29,15 @@ def train(seed: int, minutes: float, output: Path) -> dict[str, Any]:
         "--output",
         str(output),
     ]
-    subprocess.run(command, check=True)
+    if not (output / "summary.json").exists():
+        subprocess.run(command, check=True)
     summary = json.loads((output / "summary.json").read_text())
     last = json.loads((output / "metrics.jsonl").read_text().splitlines()[-1])
     keys = ("energy_rmse_per_structure", "forces_rmse")
     errors = {name: {key: row[key] for key in keys} for name, row in summary["errors"].items()}
     return {
         "seed": seed,
+        "date": summary["date"],
         "parameters": summary["parameters"],
         "seconds": summary["seconds"],
         "steps": last["step"],
