@@ -206,7 +206,7 @@ def test_structures_are_hard_enough() -> None:
         assert torch.bincount(graph.center, minlength=len(atoms)).min() >= 3
         said = outcome(potential("equivariant", "float64"), atoms)
         assert np.linalg.norm(said.forces, axis=1).min() > 1e-3 * np.abs(said.forces).max()
-        assert np.abs(said.energies - [ELEMENTS[s] for s in atoms.symbols]).min() > 1e-4  # of random weights: one may be small
+        assert np.abs(said.energies - [ELEMENTS[s] for s in atoms.symbols]).min() > 1e-4
 
 
 # --- symmetries ---------------------------------------------------------------------------------------------
