@@ -29,15 +29,20 @@ def train(seed: int, minutes: float, output: Path) -> dict[str, Any]:
         "--output",
         str(output),
     ]
-    if not (output / "summary.json").exists():
+    origin = output / "provenance.json"
+    if not origin.exists():
         subprocess.run(command, check=True)
+        origin.write_text(json.dumps(provenance()))
+    came = json.loads(origin.read_text())
+    if came["commit"] != provenance()["commit"]:
+        raise SystemExit(f"{output}: trained at {came['commit']}, another commit; remove it to train again")
     summary = json.loads((output / "summary.json").read_text())
     last = json.loads((output / "metrics.jsonl").read_text().splitlines()[-1])
     keys = ("energy_rmse_per_structure", "forces_rmse")
     errors = {name: {key: row[key] for key in keys} for name, row in summary["errors"].items()}
     return {
         "seed": seed,
-        "date": summary["date"],
+        **{key: came[key] for key in ("commit", "date", "threads")},
         "parameters": summary["parameters"],
         "seconds": summary["seconds"],
         "steps": last["step"],

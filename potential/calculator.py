@@ -33,8 +33,8 @@ class EquivCalculator(Calculator):  # type: ignore[misc]
         skin: Å. Neighbors are searched this much beyond the cutoff and kept until atoms or cell have moved so far
             that one could be missing. Results are the same in every bit; `n_searches` counts the searches.
             0.5 suits dynamics and relaxation; 0 searches every time, as single structures need it.
-        chunk: atoms evaluated at a time. Larger structures are taken in chunks, so that memory does not grow with
-            what a network holds per atom and edge; energies and forces are those of the whole to rounding.
+        chunk: atoms evaluated at a time. Larger structures are taken in chunks, so that little
+            memory is held per atom (tens of KiB); energies and forces are those of the whole to rounding.
 
     Raises:
         ValueError: elements the potential does not know, non-finite positions, atoms in the same place,

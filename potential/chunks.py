@@ -1,4 +1,4 @@
-"""Energy and forces a chunk of atoms at a time: the numbers of `physics.predict` in bounded memory, at linear cost.
+"""Energy and forces a chunk of atoms at a time: the numbers of `physics.predict` in little memory, at linear cost.
 
 A layer acts on one atom once the messages of its neighbors are gathered, so it can be taken for some atoms at a time.
 The last layer and the head give the gradient of a chunk as soon as its energy is known; every layer before them is
@@ -39,7 +39,8 @@ def predict_in_chunks(potential: Potential, graph: Graph, size: int) -> Predicti
     """
     if len(graph.positions) <= size or not isinstance(potential.network, Equivariant):
         return predict(potential, graph)
-    return assemble(graph, *edge_gradient(potential, potential.network, graph, size))
+    with torch.enable_grad():  # also for a caller under no_grad
+        return assemble(graph, *edge_gradient(potential, potential.network, graph, size))
 
 
 def edge_gradient(

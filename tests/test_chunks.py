@@ -82,3 +82,12 @@ def test_the_calculator_takes_large_structures_in_chunks() -> None:
 def test_a_wrong_chunk_is_refused(chunk: object) -> None:
     with pytest.raises(ValueError, match=r"chunk is .*number of atoms"):
         EquivCalculator(model(), chunk=chunk)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [4, 100])
+def test_a_caller_without_gradients_gets_forces(size: int) -> None:
+    potential = model()
+    graph = from_atoms(gas(2), potential.cutoff)
+    with torch.no_grad():
+        forces = predict_in_chunks(potential, graph, size).forces
+    torch.testing.assert_close(forces, predict(potential, graph).forces, rtol=1e-9, atol=1e-10)

@@ -165,6 +165,7 @@ def identity(job: Job) -> dict[str, Any]:
     for sample in job.samples["train"]:
         weights.update(sample.weights.numpy().tobytes())
     for name in ("train", "valid"):
+        digest.update(f"{name} {len(job.samples[name])}".encode())
         for sample in job.samples[name]:
             for part in (sample.graph, sample.target):
                 for f in fields(part):

@@ -78,7 +78,7 @@ class EquivariantConfig:
             raise ValueError(f"smoothness is {self.smoothness!r}; it must be a number from 0 to 4")
         if type(self.cutoff) not in (int, float) or not 0 < self.cutoff < 100:
             raise ValueError(f"cutoff is {self.cutoff!r}; it must be a length in Å between 0 and 100")
-        if self.vector_channels > self.channels:
+        if self.vector_channels > self.channels and self.hidden_lmax > 0 and self.n_layers > 1:
             raise ValueError(
                 f"vector_channels {self.vector_channels} exceed channels {self.channels}, which gate them; "
                 "raise channels or lower vector_channels"
