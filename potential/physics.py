@@ -43,9 +43,10 @@ def edge_gradient(
     with torch.enable_grad():  # also for a caller under no_grad
         vectors = graph.edge_vectors().to(model.dtype).requires_grad_()
         energy = model(vectors, graph.atomic_numbers, graph.center, graph.neighbor)
+        total = energy.sum()
     if len(vectors) == 0:  # lonely atoms: nothing to differentiate by
         return energy, vectors, torch.zeros_like(vectors)
-    (gradient,) = torch.autograd.grad(energy.sum(), vectors, create_graph=create_graph)
+    (gradient,) = torch.autograd.grad(total, vectors, create_graph=create_graph)
     return energy, vectors, gradient
 
 
