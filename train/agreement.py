@@ -18,10 +18,10 @@ from train.strain import explain
 CHECK = "energy and forces"
 USABLE = 0.7  # median alignment of labelled and modelled forces below which nothing is said
 GOOD = 0.88  # ... above which forces and structures surely belong together
-EXPLAINED = 0.6  # alignment that all but a seventh of the frames must reach before single frames are blamed
+EXPLAINED = 0.7  # alignment that all but a seventh of the frames must reach before single frames are blamed
 LINKED = 0.3  # correlation of energies from which their ratio is judged
 RATIO = 6.0  # a model as rough as this is right to a factor of 3; units differ by 13 and more
-SCALE = 4.0  # the same for the forces of single frames
+SCALE = 6.0  # the same for the forces of single frames
 SURE = 5.0  # standard deviations
 FAR = 12.0  # robust standard deviations of an energy from what the forces say
 
