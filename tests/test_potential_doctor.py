@@ -323,6 +323,13 @@ FAULTS: dict[str, tuple[Callable[[], Frames], str, str, str, list[int]]] = {
         "times what the forces say",
         [],
     ),
+    "one stress 300 times too large": (
+        lambda: scaled(dynamics(), [6], stress=300.0),
+        "outliers",
+        WARNING,
+        "largest stress",
+        [6],
+    ),
     "stress missing in half": (
         lambda: unlabelled(silicon(), "stress", range(40)),
         "missing labels",

@@ -14,7 +14,7 @@ from train.statistics import fit_e0
 
 SAME = 1e-6  # Å; structures that agree to this are the same
 GAPS = "missing labels"
-Z_ENERGY, Z_FORCES = 20.0, 20.0  # robust standard deviations that make an outlier
+Z_ENERGY, Z_FORCES, Z_STRESS = 20.0, 20.0, 20.0  # robust standard deviations that make an outlier
 
 
 def missing(frames: Sequence[Frame]) -> list[Finding]:
@@ -96,7 +96,7 @@ def energy_of(frame: Frame) -> float:
 
 
 def outliers(frames: Sequence[Frame]) -> list[tuple[float, str, Frame]]:
-    """Frames far from the rest, the worst first: energy per atom after E0, and largest force."""
+    """Frames far from the rest, the worst first: energy per atom after E0, largest force and stress."""
     found = []
     rows = [f for f in frames if is_finite(f.energy) and not f.is_isolated_atom]
     if len(rows) > 4:
@@ -114,6 +114,12 @@ def outliers(frames: Sequence[Frame]) -> list[tuple[float, str, Frame]]:
             if largest[k] > np.median(largest):
                 text = f"largest force {largest[k]:.2f} eV/Å ({z:.0f} robust deviations from the median)"
                 found.append((z / Z_FORCES, f"{rows[k].name}: {text}", rows[k]))
+    rows = [f for f in frames if is_finite(f.stress)]
+    if len(rows) > 4:
+        size = np.array([np.abs(f.stress).max() for f in rows])  # type: ignore[arg-type]
+        for k, z in _far(size, Z_STRESS, floor=0.01):
+            text = f"largest stress {size[k]:.4g} eV/Å^3 ({z:.0f} robust deviations from the median)"
+            found.append((z / Z_STRESS, f"{rows[k].name}: {text}", rows[k]))
     return sorted(found, key=lambda one: one[:2], reverse=True)
 
 
