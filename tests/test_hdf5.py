@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.io import write
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -60,10 +61,7 @@ def test_round_trip_is_bit_exact(tmp_path: Path, written: list[Frame]) -> None:
     assert len(got) == len(written)
     for a, b in zip(got, written, strict=True):
         assert a.config_type == b.config_type
-        assert a.atoms.info == {
-            **b.atoms.info,
-            **{k: v for k, v in a.atoms.info.items() if k in ("energy", "stress")},
-        }
+        assert a.atoms.info == b.atoms.info
         np.testing.assert_array_equal(a.atoms.numbers, b.atoms.numbers)
         np.testing.assert_array_equal(a.atoms.pbc, b.atoms.pbc)
         for name in ("energy", "forces", "stress"):
@@ -86,11 +84,27 @@ def waters(n: int = 3) -> list[Frame]:
 def test_what_is_kept_of_info(tmp_path: Path) -> None:
     write_hdf5(tmp_path / "a.h5", waters())
     (frame, *_), found = read(tmp_path / "a.h5")
-    assert frame.atoms.info == {"config_weight": 0.5, "run": 0, "config_type": "water", "energy": -2080.0}
+    assert frame.atoms.info == {"config_weight": 0.5, "run": 0, "config_type": "water"}
     assert found.notes == ()
     unlabelled = [Frame(f.atoms, None, f.forces, None, "w.xyz", 0) for f in waters()]
     write_hdf5(tmp_path / "b.h5", unlabelled)  # an energy that was not read does not come back
     assert read(tmp_path / "b.h5")[0][0].energy is None
+
+
+def test_a_label_under_a_key_of_its_own_does_not_keep_its_old_unit(tmp_path: Path) -> None:
+    """In info it would still be in Ha, in a file that says eV."""
+    atoms = waters(1)[0].atoms
+    atoms.info = {"my_energy": -76.4, "charge": 0.0}
+    atoms.arrays["forces"] = np.ones((3, 3))
+    write(tmp_path / "a.xyz", atoms, format="extxyz")
+    (frame,), _ = read(tmp_path / "a.xyz", Keys(energy="my_energy", energy_unit="Ha"))
+    assert frame.energy == pytest.approx(-76.4 * 27.211386, rel=1e-6)
+    write_hdf5(tmp_path / "a.h5", [frame])
+    (again,), _ = read(tmp_path / "a.h5")
+    assert again.energy == frame.energy
+    assert again.atoms.info == {"charge": 0.0}
+    with pytest.raises(ValueError, match="my_energy"):
+        read(tmp_path / "a.h5", Keys(energy="my_energy"))
 
 
 def test_given_units_are_for_files_that_say_none(tmp_path: Path) -> None:

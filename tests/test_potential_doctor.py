@@ -57,7 +57,7 @@ def dynamics() -> Frames:
 def examined(frames: Frames, name: str = "train", keys: Keys | None = None) -> Examined:
     stress = "calculator" if any(f.stress is not None for f in frames) else None
     found = Found("calculator", "calculator", stress)
-    return Examined(name, frames, found, inspect(frames, found, keys), *without_e0(frames))
+    return Examined(name, frames, [found], inspect(frames, found, keys), *without_e0(frames))
 
 
 def scaled(frames: Frames, rows: range | list[int] | None = None, **factors: float) -> Frames:
@@ -398,17 +398,17 @@ def complaints(found: Examination) -> list[tuple[str, str, str]]:
 )
 def test_sound_molecules_are_not_accused(name: str) -> None:
     path = next((DATA / "acac").glob(f"{name}.xyz*"))
-    assert complaints(examine({"train": str(path)})) == []
+    assert complaints(examine({"train": [str(path)]})) == []
 
 
 def test_sound_sets_share_nothing() -> None:
-    paths = {name: str(DATA / f"acac/{name}.xyz.xz") for name in ("train_300K", "test_MD_300K")}
+    paths = {name: [str(DATA / f"acac/{name}.xyz.xz")] for name in ("train_300K", "test_MD_300K")}
     assert complaints(examine(paths)) == []
 
 
 @pytest.mark.parametrize("name", ["train", "test"])
 def test_sound_silicon_is_not_accused(name: str) -> None:
-    found = examine({name: str(DATA / f"mlearn/Si_{name}.extxyz.xz")})
+    found = examine({name: [str(DATA / f"mlearn/Si_{name}.extxyz.xz")]})
     assert complaints(found) == []
     said = [f.text for _, f in found.findings if f.check == "stress"]
     assert any("stress and energy agree" in one for one in said)
@@ -473,6 +473,35 @@ def test_command_on_sound_data(tmp_path: Path, lines: list[str], capsys: pytest.
     document = html.read_text()
     assert "No fault found" in document
     assert "http://" not in document.split("<script>")[0]
+
+
+def test_sets_of_several_files(tmp_path: Path, lines: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Frames are named with their file."""
+    one, other = write(tmp_path / "a.xyz", lines[:340]), write(tmp_path / "b.xyz", lines[340:])
+    out = tmp_path / "c.json"
+    assert main([str(tmp_path / "?.xyz"), "--json", str(out)]) == 0
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if "closest C-O" in line]
+    assert f"{one}, frame" in row or f"{other}, frame" in row
+    told = json.loads(out.read_text())["sets"]["train"]
+    assert list(told["files"]) == [one, other]
+    assert told["coverage"]["all"]["frames"] == 30
+    assert told["largest_force"]["file"] in (one, other)
+    again = write(tmp_path / "copy.xyz", lines[:17])  # a frame of a.xyz
+    assert main([one, again]) == 1
+    assert f"{again}, frame 0" in capsys.readouterr().out
+
+
+def test_units_that_nobody_says_are_not_assumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    atoms = acac()[0].atoms
+    content = {
+        "z": atoms.numbers,
+        "R": atoms.positions[None],
+        "E": np.ones(1),
+        "F": np.ones((1, len(atoms), 3)),
+    }
+    np.savez(tmp_path / "a.npz", **content)
+    assert main([str(tmp_path / "a.npz")]) == 2
+    assert "--energy-unit" in capsys.readouterr().out
 
 
 def test_command_with_faults(tmp_path: Path, lines: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 
 from potential import EquivCalculator, load
@@ -334,6 +335,33 @@ def test_resume_refuses_another_run(folder: Path, capsys: pytest.CaptureFixture[
         assert word in capsys.readouterr().err
     assert before == ((folder / "run/config.toml").read_bytes(), (folder / "run/split.json").read_bytes())
     assert main(["--resume", "--output", "run", "--epochs", "4"]) == 0
+
+
+def test_resume_refuses_other_isolated_atoms(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They are not trained on, but E0 comes from them, and the weights belong to it."""
+    structures = frames(24)
+    for energy in (-13.6, -13.7):
+        alone = []
+        for symbol in ("H", "C", "O"):
+            atom = Atoms(symbol)
+            atom.calc = SinglePointCalculator(atom, energy=energy, forces=np.zeros((1, 3)))
+            alone.append(atom)
+        write(folder / "train.xyz", [*structures, *alone])
+        if energy == -13.6:
+            assert main(["train.xyz", "--epochs", "2", "--output", "run", *QUICK]) == 0
+    capsys.readouterr()
+    assert main(["--resume", "--output", "run", "--epochs", "4"]) == 1
+    assert "E0" in capsys.readouterr().err
+
+
+def test_the_border_of_training_and_validation_is_part_of_a_run(folder: Path) -> None:
+    """The same frames in the same order, one more of them to validate on, are another run."""
+    one, other, last = frames(8)[:4], frames(8)[4:5], frames(8)[5:]
+    for name, structures in (("a", one), ("b", other), ("c", last)):
+        write(folder / f"{name}.xyz", structures)
+    assert main(["a.xyz", "b.xyz", "--valid", "c.xyz", "--epochs", "2", "--output", "run", *QUICK]) == 0
+    moved = ["--train", "a.xyz", "--valid", "b.xyz", "c.xyz"]
+    assert main(["--resume", "--output", "run", "--epochs", "4", *moved]) == 1
 
 
 def test_resume_from_another_directory_with_a_cut_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -153,10 +153,26 @@ def test_a_weight_of_zero_is_no_label() -> None:
     assert [f.forces is None for f in got] == [True, False, True]
     assert all(f.stress is None for f in got)
     assert all(f.energy is not None for f in got)
-    assert "1 frames with config_weight 0 are left out" in notes
+    assert "1 frames in which every weight is 0 are left out" in notes
     assert notes[-1].endswith("energy 1, forces not used, stress not used")
-    with pytest.raises(ValueError, match=r"s\.xyz: config_weight is 0 in every frame"):
+    with pytest.raises(ValueError, match=r"s\.xyz: every weight is 0 in every frame"):
         weigh(rows[:1], {})
+
+
+def test_tests_keep_every_label() -> None:
+    """There a weight of 0 only explains why a label is missing: errors are over all that the file holds."""
+    rows = frames()
+    rows[0].atoms.info["config_weight"] = 0.0
+    got, _ = weigh(rows, {"crystal": Weights(forces=0.0)}, keep=True)
+    assert len(got) == len(rows)
+    for one, other in zip(got, rows, strict=True):
+        assert (one.energy, one.forces is None) == (other.energy, other.forces is None)
+    assert [f.weights.forces for f in got] == [0.0, 0.0, 1.0, 0.0]
+
+
+def test_a_type_of_which_nothing_is_used_is_left_out() -> None:
+    nothing = Weights(energy=0.0, forces=0.0, stress=0.0)
+    assert {f.config_type for f in weigh(frames(), {"crystal": nothing})[0]} == {"molecule"}
 
 
 @pytest.mark.parametrize("value", [-1.0, np.nan, np.inf, "2", True, None, [1.0, 2.0]])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from train.config import PRESETS, Config, parse_assignment, read_toml, set_name, update
+from train.options import add_files, add_labels, data_settings
 
 EXAMPLES = """examples:
   potential-train train.xyz
@@ -28,7 +29,9 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    _add_data(p)
+    add_files(p)
+    p.add_argument("--folds", type=int, metavar="N", help="split for cross-validation: N parts, and ...")
+    p.add_argument("--fold", type=int, metavar="K", help="... part number K, from 0, validates")
     p.add_argument("--minutes", type=float, help="wall time to train for")
     p.add_argument("--epochs", type=int, help="passes over the training frames, instead of --minutes")
     p.add_argument(
@@ -57,43 +60,8 @@ def parser() -> argparse.ArgumentParser:
         default=[],
         help="e.g. model.channels=64, fit.ema=0.999",
     )
-    _add_labels(p)
+    add_labels(p)
     return p
-
-
-def _add_data(p: argparse.ArgumentParser) -> None:
-    p.add_argument(
-        "files",
-        nargs="*",
-        metavar="FILE",
-        help="training structures, files or quoted patterns: extxyz, all that ase.io reads, npz, HDF5; also packed",
-    )
-    p.add_argument("--train", metavar="FILE", action="extend", nargs="+", help="the same, by name")
-    p.add_argument(
-        "--valid",
-        metavar="FILE",
-        action="extend",
-        nargs="+",
-        help="validation structures (default: a tenth of the training structures)",
-    )
-    p.add_argument(
-        "--test", metavar="FILE", action="extend", nargs="+", help="report the errors on these files too"
-    )
-    p.add_argument("--folds", type=int, metavar="N", help="split for cross-validation: N parts, and ...")
-    p.add_argument("--fold", type=int, metavar="K", help="... part number K, from 0, validates")
-
-
-def _add_labels(p: argparse.ArgumentParser) -> None:
-    labels = p.add_argument_group("labels (found; in eV and Å unless the file or you say otherwise)")
-    for key in ("energy", "forces", "stress"):
-        labels.add_argument(
-            f"--{key}-key", metavar="NAME", help=f"name of the {key} in the file; 'none' to leave it out"
-        )
-    labels.add_argument("--energy-unit", metavar="UNIT", help="eV, meV, Ha, Ry, kcal/mol or kJ/mol")
-    labels.add_argument("--length-unit", metavar="UNIT", help="Ang or Bohr")
-    labels.add_argument(
-        "--allow-missing", action="store_true", help="accept labels that only some frames have"
-    )
 
 
 def configuration(args: argparse.Namespace) -> tuple[Config, Path]:
@@ -127,19 +95,7 @@ def configuration(args: argparse.Namespace) -> tuple[Config, Path]:
         {"epochs": args.epochs or 0, "minutes": args.minutes or 0.0} if args.epochs or args.minutes else {}
     )
     given: dict[str, dict[str, Any]] = {
-        "data": {
-            "train": train or None,
-            "valid": args.valid,
-            "test": args.test,
-            "folds": args.folds,
-            "fold": args.fold,
-            "energy_key": args.energy_key,
-            "forces_key": args.forces_key,
-            "stress_key": args.stress_key,
-            "energy_unit": args.energy_unit,
-            "length_unit": args.length_unit,
-            "allow_missing": args.allow_missing or None,
-        },
+        "data": {**data_settings(args), "folds": args.folds, "fold": args.fold},
         "model": {"preset": args.preset},
         "fit": {"seed": args.seed, "device": args.device, **length},
     }

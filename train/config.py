@@ -114,6 +114,22 @@ def set_name(pattern: str) -> str:
     return next((part for part in parts if part.strip("*?/")), path.name)
 
 
+def set_names(patterns: Iterable[str], taken: Iterable[str]) -> dict[str, str]:
+    """A name of its own for each test set -> its file or pattern.
+
+    >>> set_names(["a/300K.xyz", "b/300K.xyz"], ["train", "valid"])
+    {'300K': 'a/300K.xyz', '300K (3)': 'b/300K.xyz'}
+    """
+    names = list(taken)
+    out: dict[str, str] = {}
+    for pattern in patterns:
+        name = set_name(pattern)
+        name = name if name not in names else f"{name} ({len(names)})"
+        names.append(name)
+        out[name] = pattern
+    return out
+
+
 def suggest(word: str, known: Iterable[str]) -> str:
     """`; did you mean 'cutoff'?`, or nothing."""
     from potential.model import suggestion  # heavy, and needed only for an error

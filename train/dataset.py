@@ -130,7 +130,8 @@ def _frame(
         positions=atoms.positions * length,
         cell=atoms.cell.array * length,
         pbc=atoms.pbc,
-        info=dict(atoms.info),
+        # labels have places of their own; here they would stay in the unit of the file
+        info={k: v for k, v in atoms.info.items() if k not in names.values()},
     )
     value = {label: entry.get(name) if name else None for label, name in names.items()}
     energy = _numbers(value["energy"], names["energy"], where)

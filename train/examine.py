@@ -11,10 +11,11 @@ import numpy as np
 
 from train import similar
 from train.checks import energy_of, is_finite
-from train.dataset import Array, Found, Frame, read
+from train.dataset import Array, Found, Frame
 from train.doctor import LabelReport, Measured, inspect
 from train.findings import NOTE, PROBLEM, WARNING, Finding, problem, warning
 from train.keys import Keys
+from train.sets import read_files
 from train.statistics import ISOLATED, E0Fit, fit_e0
 
 VERDICTS = ("clean", "warnings", "errors")
@@ -28,7 +29,7 @@ class Examined:
 
     name: str
     frames: Sequence[Frame]
-    found: Found
+    found: Sequence[Found]  # in each of its files
     report: LabelReport
     e0: E0Fit | None  # None where an energy is not finite
     energy: Array  # (n_frames,) eV/atom beyond E0; NaN for isolated atoms and without energy
@@ -57,18 +58,20 @@ class Examination:
         return VERDICTS[self.code]
 
 
-def examine(paths: Mapping[str, str], keys: Keys | None = None, allow_missing: bool = False) -> Examination:
+def examine(
+    paths: Mapping[str, Sequence[str]], keys: Keys | None = None, allow_missing: bool = False
+) -> Examination:
     """Read and inspect files; what cannot be read is a finding, not an error.
 
     Args:
-        paths: name of the set ("train", "valid", ...) -> file.
+        paths: name of the set ("train", "valid", ...) -> files and patterns.
         keys, allow_missing: as in `dataset.read` and `doctor.inspect`.
     """
     sets: list[Examined] = []
     unreadable: list[tuple[str, Finding]] = []
-    for name, path in paths.items():
+    for name, patterns in paths.items():
         try:
-            frames, found = read(path, keys)
+            frames, found = read_files(patterns, keys or Keys())
         except ValueError as error:
             unreadable.append((name, problem("unreadable", str(error))))
             continue
@@ -131,13 +134,13 @@ def _isolated_atoms(one: Examined) -> list[Finding]:
 def _absent(one: Examined) -> list[Finding]:
     """A label that no frame has, with entries of the file that have its shape."""
     findings = []
-    for label, unclaimed in one.found.unclaimed.items():
+    for file, label, unclaimed in ((f, *entry) for f in one.found for entry in f.unclaimed.items()):
         names = ", ".join(f"'{name}'" for name in unclaimed)
         text = (
-            f"{one.frames[0].source}: no {label} found, but {names} {'has' if len(unclaimed) == 1 else 'have'} the "
+            f"{file.source}: no {label} found, but {names} {'has' if len(unclaimed) == 1 else 'have'} the "
             f"shape of {label}: name the label with --{label}-key, or say --{label}-key none"
         )
-        findings.append(warning("unread label", text, one.frames))
+        findings.append(warning("unread label", text, [f for f in one.frames if f.source == file.source]))
     return findings
 
 
@@ -192,30 +195,30 @@ def coverage(one: Examined) -> dict[str, dict[str, int]]:
 def _set(one: Examined) -> dict[str, Any]:
     geometry, balance = one.measured.geometry, one.measured.balance
     strain, labels = one.measured.strain, one.measured.consistency
-    numbers = [f.index for f in one.frames]
     isolated = Counter(f.atoms.symbols[0] for f in one.frames if f.is_isolated_atom)
     return {
-        "file": one.frames[0].source,
         "frames": len(one.frames),
-        "keys": {label: getattr(one.found, label) for label in ("energy", "forces", "stress")},
+        "files": {
+            f.source: {label: getattr(f, label) for label in ("energy", "forces", "stress")} for f in one.found
+        },
         "coverage": coverage(one),
         "isolated_atoms": dict(isolated),
         "shortest_distances": {
-            f"{a}-{b}": {"angstrom": d, "frame": numbers[k]} for (a, b), (d, k) in geometry.pairs.items()
+            f"{a}-{b}": {"angstrom": d, **where(one.frames[k])} for (a, b), (d, k) in geometry.pairs.items()
         },
         "neighbors": {
             f"{cutoff:g}": {
                 "mean": mean, "min": low, "max": high,
-                "frames_with_lonely_atoms": [numbers[int(k)] for k in geometry.lonely[cutoff]],
+                "frames_with_lonely_atoms": _by_file([one.frames[int(k)] for k in geometry.lonely[cutoff]]),
             }
             for cutoff, (mean, low, high) in geometry.neighbors.items()
         },
         "e0": None if one.e0 is None else {
             "energies": one.e0.e0, "sources": one.e0.sources, "rank": one.e0.rank, "condition": one.e0.condition
         },
-        "net_force": largest(balance.net_force, numbers),
-        "net_torque": largest(balance.net_torque, numbers),
-        "largest_force": largest(balance.largest, numbers),
+        "net_force": largest(balance.net_force, one.frames),
+        "net_torque": largest(balance.net_torque, one.frames),
+        "largest_force": largest(balance.largest, one.frames),
         "energy_and_forces": None if labels is None else {
             "frames": len(labels.frames), "ratio": labels.ratio, "correlation": labels.correlation
         },
@@ -224,9 +227,13 @@ def _set(one: Examined) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def largest(values: Array, numbers: Sequence[int]) -> dict[str, Any] | None:
+def where(frame: Frame) -> dict[str, Any]:
+    return {"file": frame.source, "frame": frame.index}
+
+
+def largest(values: Array, frames: Sequence[Frame]) -> dict[str, Any] | None:
     """Median and largest value, and the frame that has it; None where nothing was measured."""
     if not np.isfinite(values).any():
         return None
     top = int(np.nanargmax(values))
-    return {"median": float(np.nanmedian(values)), "max": float(values[top]), "frame": numbers[top]}
+    return {"median": float(np.nanmedian(values)), "max": float(values[top]), **where(frames[top])}

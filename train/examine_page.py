@@ -12,6 +12,7 @@ from train.charts import MAX_POINTS, Chart, axis, escaped, layout, points
 from train.dataset import Array, Frame
 from train.examine import Examination, coverage
 from train.examine_text import TITLES, conclusion
+from train.findings import place
 from train.markup import number, section, table
 from train.plots import sample, set_colors
 from train.report import document
@@ -120,10 +121,10 @@ def agreement_charts(found: Examination, colors: dict[str, str]) -> dict[str, Ch
     for one in found.sets:
         labels, pairs = one.measured.consistency, one.measured.strain
         if labels is not None and np.isfinite(labels.energy).any():
-            names = [f"frame {f.index}" for f in labels.frames]
+            names = [place(f, one.frames) for f in labels.frames]
             energy.append(dots(labels.guessed, labels.energy, one.name, colors[one.name], names))
         if pairs.frames:
-            names = [f"frames {a.index} and {b.index}" for a, b in pairs.frames]
+            names = [f"{place(a, one.frames)} and {place(b, one.frames)}" for a, b in pairs.frames]
             strain.append(dots(pairs.work, pairs.energy, one.name, colors[one.name], names))
     first = "from a fit to the forces (eV/atom)"
     return _charts(
@@ -171,7 +172,7 @@ def by_frame(
         extreme = rows[np.argsort(-np.abs(v[rows] - np.median(v[rows])))[:100]]
         rows = np.union1d(rows[sample(len(rows), MAX_POINTS)], extreme)
         numbers = np.array([one.frames[int(k)].index for k in rows], dtype=np.float64)
-        names = [f"frame {n:.0f}" for n in numbers]
+        names = [place(one.frames[int(k)], one.frames) for k in rows]
         data.append(dots(numbers, v[rows], one.name, colors[one.name], names))
     return {"data": data, "layout": layout(axis("frame"), axis(title))} if data else None
 
@@ -202,7 +203,7 @@ def distance_tables(found: Examination) -> str:
     for one in found.sets:
         geometry = one.measured.geometry
         for (a, b), (d, k) in geometry.pairs.items():
-            rows.append([escape(one.name), f"{a}–{b}", f"{d:.3f}", f"{one.frames[k].index}"])
+            rows.append([escape(one.name), f"{a}–{b}", f"{d:.3f}", escape(place(one.frames[k], one.frames))])
         for cutoff, (mean, low, high) in geometry.neighbors.items():
             alone = f"{len(geometry.lonely[cutoff]):,}"
             counts.append([escape(one.name), f"{cutoff:g}", f"{mean:.1f}", f"{low}", f"{high}", alone])

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from train.examine import Examination, Examined, coverage, largest
-from train.findings import NOTE, PROBLEM, WARNING
+import numpy as np
+
+from train.examine import Examination, Examined, coverage
+from train.findings import NOTE, PROBLEM, WARNING, place
 
 TITLES = {PROBLEM: "ERROR", WARNING: "warning", NOTE: "note"}
 
@@ -38,15 +40,17 @@ def conclusion(found: Examination) -> str:
 def _set(one: Examined) -> str:
     width = 18
     facts = [f"  {name:<{width}}{said}" for name, said in (*one.report.rows, *_facts(one)) if name != "note"]
-    return "\n".join([f"{one.name}: {one.frames[0].source}", *facts])
+    sources = list(dict.fromkeys(f.source for f in one.frames))
+    more = f" and {len(sources) - 1} more" if len(sources) > 1 else ""
+    return "\n".join([f"{one.name}: {sources[0]}{more}", *facts])
 
 
 def _facts(one: Examined) -> Sequence[tuple[str, str]]:
     """Rows that the label report of a training leaves out."""
     geometry, balance = one.measured.geometry, one.measured.balance
-    numbers = [f.index for f in one.frames]
     rows = [
-        (f"closest {a}-{b}", f"{d:.3f} Å, frame {numbers[k]}") for (a, b), (d, k) in geometry.pairs.items()
+        (f"closest {a}-{b}", f"{d:.3f} Å, {place(one.frames[k], one.frames)}")
+        for (a, b), (d, k) in geometry.pairs.items()
     ]
     for cutoff, (mean, low, high) in geometry.neighbors.items():
         alone = len(geometry.lonely[cutoff])
@@ -56,9 +60,10 @@ def _facts(one: Examined) -> Sequence[tuple[str, str]]:
         ("net force", balance.net_force, "eV/Å"),
         ("net torque", balance.net_torque, "eV"),
     ):
-        size = largest(values, numbers)
-        if size:
-            said = f"median {size['median']:.2g}, largest {size['max']:.2g} {unit}, frame {size['frame']}"
+        if np.isfinite(values).any():
+            top = int(np.nanargmax(values))
+            where = place(one.frames[top], one.frames)
+            said = f"median {np.nanmedian(values):.2g}, largest {values[top]:.2g} {unit}, {where}"
             rows.append((name, said))
     if one.e0:
         rows.append(("E0", ", ".join(f"{s} {e:.4f}" for s, e in one.e0.e0.items()) + f" eV, {one.e0.source}"))

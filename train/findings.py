@@ -33,15 +33,27 @@ def warning(check: str, text: str, frames: Iterable[Frame] = ()) -> Finding:
 
 
 def numbered(frames: Sequence[Frame], shown: int = SHOWN) -> str:
-    """Frames by number.
+    """Frames by number, and by file where there are several.
 
     >>> from ase import Atoms
-    >>> numbered([Frame(Atoms(), None, None, None, "a.xyz", k) for k in (3, 5, 8)], shown=2)
+    >>> a, b = ([Frame(Atoms(), None, None, None, name, k) for k in (3, 5, 8)] for name in ("a.xyz", "b.xyz"))
+    >>> numbered(a, shown=2)
     'frames 3, 5, ... (3 in all)'
+    >>> numbered([*a, *b], shown=4)
+    'frames 3, 5, 8 of a.xyz, 3 of b.xyz, ... (6 in all)'
     """
-    listed = ", ".join(str(f.index) for f in frames[:shown])
+    files: dict[str, list[str]] = {}
+    for f in frames[:shown]:
+        files.setdefault(f.source, []).append(str(f.index))
+    several = len({f.source for f in frames}) > 1
+    listed = ", ".join(", ".join(n) + f" of {name}" * several for name, n in files.items())
     more = f", ... ({len(frames)} in all)" if len(frames) > shown else ""
     return f"frame{'s' * (len(frames) > 1)} {listed}{more}"
+
+
+def place(frame: Frame, among: Sequence[Frame]) -> str:
+    """`frame 3`, with its file where the set holds several."""
+    return f"frame {frame.index}" if frame.source == among[0].source == among[-1].source else frame.name
 
 
 def texts(findings: Iterable[Finding], level: str) -> tuple[str, ...]:

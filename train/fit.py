@@ -28,7 +28,7 @@ from train.plan import choose_fit, choose_model, elements, make_potential, measu
 from train.report import draw
 from train.run import Run, make_plan, start
 from train.sets import Sets, read_sets, split_record
-from train.statistics import GIVEN, E0Fit, fit_e0
+from train.statistics import GIVEN, ISOLATED, E0Fit, fit_e0
 from train.weights import weights_record
 
 
@@ -174,7 +174,9 @@ def identity(job: Job) -> dict[str, Any]:
     return {
         "training and validation frames": digest.hexdigest(),
         "weights": weights.hexdigest() if weights_record(job.sets.frames["train"]) else None,
-        "E0": job.e0.e0 if GIVEN in job.e0.sources.values() or job.sets.isolated_given else None,
+        "E0": {
+            s: e for s, e in job.e0.e0.items() if job.e0.sources.get(s) in (GIVEN, ISOLATED)
+        },  # not fitted
         "model settings": {k: v for k, v in job.config.model.items() if k != "preset"},
         "fit settings": {k: v for k, v in asdict(job.config.fit).items() if k not in free},
     }

@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import Any
 
 from train.checks import fingerprint
-from train.config import Config, Data, set_name
+from train.config import Config, Data, set_names
 from train.dataset import Found, Frame, read
 from train.doctor import inspect, require_clean
 from train.files import expand
@@ -54,7 +54,7 @@ def read_sets(config: Config) -> Sets:
     check_split(data)
     expand([*data.train, *data.valid, *data.test, *data.isolated_atoms])  # no file in two sets
     texts: list[str] = []
-    files = _read(data.train, data)
+    files = read_files(data.train, keys(data))
     check_weights(config.weights, files[0])
     everything = _inspected(files, config, texts)
     isolated = [f for f in everything if f.is_isolated_atom]
@@ -66,7 +66,7 @@ def read_sets(config: Config) -> Sets:
     sets: dict[str, list[Frame]] = {}
     why = []
     if data.valid:
-        sets["train"], sets["valid"] = rest, _inspected(_read(data.valid, data), config, texts)
+        sets["train"], sets["valid"] = rest, _inspected(read_files(data.valid, keys(data)), config, texts)
     elif len(rest) == 1:
         sets["train"] = sets["valid"] = rest
         why.append(
@@ -75,17 +75,20 @@ def read_sets(config: Config) -> Sets:
     else:
         sets["train"], sets["valid"], reason = _split(rest, data, config.fit.seed)
         why.append(reason)
-    for pattern in data.test:
-        name = set_name(pattern)
-        name = name if name not in sets else f"{name} ({len(sets)})"
-        sets[name] = _inspected(_read([pattern], data), config, texts)
+    for name, pattern in set_names(data.test, sets).items():
+        sets[name] = _inspected(read_files([pattern], keys(data)), config, texts, measured=True)
     given, told = _isolated_given(data)
     return Sets(sets, "\n\n".join(texts), (*why, *told, *_shared(sets)), isolated, given)
 
 
-def _read(patterns: Sequence[str], data: Data) -> tuple[list[Frame], list[Found]]:
-    """The frames of all files, and what was found in each; an explicit key must be in one of them."""
-    frames, found, given = [], [], keys(data)
+def read_files(patterns: Sequence[str], given: Keys) -> tuple[list[Frame], list[Found]]:
+    """The frames of all files, and what was found in each; an explicit key must be in one of them.
+
+    Raises:
+        ValueError: see `dataset.read` and `files.expand`.
+    """
+    frames: list[Frame] = []
+    found: list[Found] = []
     paths = expand(patterns)
     for path in paths:
         of_file, keys_found = read(path, given, optional=True)
@@ -97,10 +100,15 @@ def _read(patterns: Sequence[str], data: Data) -> tuple[list[Frame], list[Found]
     return frames, found
 
 
-def _inspected(files: tuple[list[Frame], list[Found]], config: Config, texts: list[str]) -> list[Frame]:
-    """The frames with their weights, inspected together; the label report joins `texts`."""
+def _inspected(
+    files: tuple[list[Frame], list[Found]], config: Config, texts: list[str], measured: bool = False
+) -> list[Frame]:
+    """The frames with their weights, inspected together; the label report joins `texts`.
+
+    Frames to be `measured` on keep every label: there a weight of 0 only explains why one is missing.
+    """
     frames, found = files
-    frames, notes = weigh(frames, config.weights)
+    frames, notes = weigh(frames, config.weights, keep=measured)
     found = [replace(found[0], notes=(*found[0].notes, *notes)), *found[1:]]
     report = inspect(frames, found, allow_missing=config.data.allow_missing)
     require_clean(report)

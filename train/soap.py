@@ -9,6 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+EPSILON = 1e-8  # Adam's
+SIDES = ("left", "right")
+
 
 class Soap(torch.optim.Optimizer):
     """Adam, for a matrix in the eigenbases of the running averages of G G^T and G^T G, G its gradient.
@@ -78,10 +81,6 @@ class Soap(torch.optim.Optimizer):
             if t % group["every"] == 0:
                 for side in SIDES:
                     turn(state, side)
-
-
-EPSILON = 1e-8  # Adam's
-SIDES = ("left", "right")
 
 
 def begin(state: dict[str, Any], gradient: Tensor, share: float) -> None:

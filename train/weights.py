@@ -14,10 +14,13 @@ from train.dataset import Frame
 KEY = "config_weight"  # in info; a number of at least 0
 
 
-def weigh(frames: Sequence[Frame], weights: Mapping[str, Weights]) -> tuple[list[Frame], list[str]]:
+def weigh(
+    frames: Sequence[Frame], weights: Mapping[str, Weights], keep: bool = False
+) -> tuple[list[Frame], list[str]]:
     """The frames with their weights, without the labels of weight 0; and sentences for the label report.
 
-    Frames of config_weight 0 are left out. A frame without config_weight, or of a type without weights, counts 1.
+    Frames in which every weight is 0 are left out. `keep`: nothing is left out, for tests. A frame without
+    config_weight, or of a type without weights, counts 1.
 
     Raises:
         ValueError: a weight that is not a number of at least 0, or no frame left.
@@ -27,18 +30,22 @@ def weigh(frames: Sequence[Frame], weights: Mapping[str, Weights]) -> tuple[list
         factor = _config_weight(frame)
         if factor != 1.0:
             own.append(factor)
-        if factor > 0:
-            kinds = asdict(weights.get(frame.config_type or "", Weights()))
-            of_frame = Weights(**{label: factor * value for label, value in kinds.items()})
-            unused: dict[str, Any] = {label: None for label, value in asdict(of_frame).items() if value == 0}
+        kinds = asdict(weights.get(frame.config_type or "", Weights()))
+        of_frame = Weights(**{label: factor * value for label, value in kinds.items()})
+        unused: dict[str, Any] = {label: None for label, value in asdict(of_frame).items() if value == 0}
+        if keep:
+            kept.append(replace(frame, weights=of_frame))
+        elif len(unused) < len(kinds):
             kept.append(replace(frame, weights=of_frame, **unused))
     if frames and not kept:
-        raise ValueError(f"{frames[0].source}: {KEY} is 0 in every frame: none is left; give other weights")
+        raise ValueError(
+            f"{frames[0].source}: every weight is 0 in every frame: none is left; give other weights"
+        )
     notes = []
     if own:
         notes.append(f"{KEY}: {min(own):g} to {max(own):g} in {len(own)} frames, 1 in the others")
     if len(kept) < len(frames):
-        notes.append(f"{len(frames) - len(kept)} frames with {KEY} 0 are left out")
+        notes.append(f"{len(frames) - len(kept)} frames in which every weight is 0 are left out")
     return kept, notes + _type_notes(kept, weights)
 
 

@@ -1,0 +1,64 @@
+"""Options that the commands share: which files, and where their labels are."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+LABEL_OPTIONS = (
+    "energy_key",
+    "forces_key",
+    "stress_key",
+    "energy_unit",
+    "length_unit",
+    "forces_unit",
+    "stress_unit",
+)
+
+
+def add_files(p: argparse.ArgumentParser) -> None:
+    """Files or patterns for training, validation and tests."""
+    p.add_argument(
+        "files",
+        nargs="*",
+        metavar="FILE",
+        help="training structures, files or quoted patterns: extxyz, all that ase.io reads, npz, HDF5; also packed",
+    )
+    several: dict[str, Any] = {"metavar": "FILE", "action": "extend", "nargs": "+"}
+    p.add_argument("--train", help="the same, by name", **several)
+    p.add_argument(
+        "--valid", help="validation structures; without them, training keeps a tenth of its own", **several
+    )
+    p.add_argument("--test", help="test structures, a set for each file or pattern", **several)
+
+
+def add_labels(p: argparse.ArgumentParser) -> None:
+    """Names and units of the labels."""
+    labels = p.add_argument_group("labels (found; in eV and Å unless the file or you say otherwise)")
+    for key in ("energy", "forces", "stress"):
+        labels.add_argument(
+            f"--{key}-key", metavar="NAME", help=f"name of the {key} in the file; 'none' to leave it out"
+        )
+    labels.add_argument("--energy-unit", metavar="UNIT", help="eV, meV, Ha, Ry, kcal/mol or kJ/mol")
+    labels.add_argument("--length-unit", metavar="UNIT", help="Ang or Bohr")
+    labels.add_argument(
+        "--forces-unit", metavar="UNIT", help="such as Ha/Bohr (default: from the other units)"
+    )
+    labels.add_argument(
+        "--stress-unit", metavar="UNIT", help="such as GPa or kbar (default: from the other units)"
+    )
+    labels.add_argument(
+        "--allow-missing", action="store_true", help="accept labels that only some frames have"
+    )
+
+
+def data_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """What the options say of [data]; only what was given."""
+    given = {
+        "train": [*args.files, *(args.train or [])] or None,
+        "valid": args.valid,
+        "test": args.test,
+        **{name: getattr(args, name) for name in LABEL_OPTIONS},
+        "allow_missing": args.allow_missing or None,
+    }
+    return {name: value for name, value in given.items() if value is not None}
