@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from train.dataset import Found, Frame, read
-from train.keys import ENERGY_UNITS, LENGTH_UNITS, Keys
-from train.labels import usual_names
-from train.splits import split
+from train.data.dataset import Found, Frame, read
+from train.data.keys import ENERGY_UNITS, LENGTH_UNITS, Keys
+from train.data.labels import usual_names
+from train.data.splits import split
 
 HEADER = 'Properties=species:S:1:pos:R:3:{forces}:R:3 {energy}={value} pbc="F F F"'
 
@@ -296,5 +296,6 @@ def test_split_known_answers():
 
 
 def test_reading_does_not_load_torch():
-    code = "import sys, train.dataset, train.doctor, train.statistics; assert 'torch' not in sys.modules"
+    names = "train.data.dataset, train.doctor.inspection, train.statistics"
+    code = f"import sys, {names}; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -7,9 +7,9 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
 
-from train.dataset import Found, Frame, read
-from train.doctor import LabelReport, inspect, require_clean
-from train.keys import Keys
+from train.data.dataset import Found, Frame, read
+from train.data.keys import Keys
+from train.doctor.inspection import LabelReport, inspect, require_clean
 
 FOUND = Found("calculator", "calculator", None)
 FOUND_STRESS = Found("calculator", "calculator", "calculator")

@@ -11,7 +11,7 @@ from ase.build import bulk, molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
-from train.dataset import Found, read
+from train.data.dataset import Found, read
 
 
 def waters(n):

@@ -12,8 +12,8 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.db import connect
 from ase.io import write
 
-from train.dataset import Frame, read
-from train.files import expand
+from train.data.dataset import Frame, read
+from train.data.files import expand
 
 STRESS = np.array([[0.010, 0.001, 0.002], [0.001, 0.020, 0.003], [0.002, 0.003, 0.030]])
 

@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from train.dataset import Frame, read
-from train.hdf5 import write_hdf5
-from train.keys import Keys
+from train.data.dataset import Frame, read
+from train.data.hdf5 import write_hdf5
+from train.data.keys import Keys
 
 numbers = st.floats(-1e6, 1e6, allow_nan=False)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from train.markup import duration, number, table
+from train.report.markup import duration, number, table
 
 
 @pytest.mark.parametrize(

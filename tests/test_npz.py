@@ -13,9 +13,9 @@ from ase.build import molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
-from train.dataset import read
-from train.doctor import inspect
-from train.keys import ENERGY_UNITS, Keys
+from train.data.dataset import read
+from train.data.keys import ENERGY_UNITS, Keys
+from train.doctor.inspection import inspect
 
 KCAL = units.kcal / units.mol
 GIVEN = Keys(energy_unit="kcal/mol", length_unit="Ang")

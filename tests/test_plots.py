@@ -2,7 +2,7 @@
 
 import pytest
 
-from train.plots import log_ticks, plain, set_colors
+from train.report.plots import log_ticks, plain, set_colors
 
 
 @pytest.mark.parametrize("values", [(3.2, 4.1), (0.3, 8.0), (1e-9, 1e3), (2.0, 2.0), (700.0, 701.0)])

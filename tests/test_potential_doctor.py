@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 from ase import Atoms
 
-from train.dataset import Found, Frame, Keys, read
-from train.doctor import inspect
-from train.doctor_cli import main, parser
-from train.examine import Examination, Examined, compare, examine, to_dict
-from train.examine import _without_e0 as without_e0
-from train.examine_page import page
-from train.examine_text import text
-from train.findings import NOTE, PROBLEM, WARNING, Finding
+from train.data.dataset import Found, Frame, Keys, read
+from train.doctor.cli import main, parser
+from train.doctor.examine import Examination, Examined, compare, examine, to_dict
+from train.doctor.examine import _without_e0 as without_e0
+from train.doctor.examine_page import page
+from train.doctor.examine_text import text
+from train.doctor.findings import NOTE, PROBLEM, WARNING, Finding
+from train.doctor.inspection import inspect
 
 DATA = Path(__file__).parents[1] / "data"
 ACAC, SILICON = DATA / "acac/train_300K.xyz.xz", DATA / "mlearn/Si_train.extxyz.xz"
@@ -550,7 +550,7 @@ def test_command_with_wrong_arguments(tmp_path: Path, capsys: pytest.CaptureFixt
 
 def test_help_tells_the_exit_codes_at_once() -> None:
     assert "0  clean" in parser().format_help()
-    load = "import sys; from train import doctor_cli; doctor_cli.parser()"
+    load = "import sys; from train.doctor import cli; cli.parser()"
     code = f"{load}; print({{'torch', 'numpy', 'ase'}} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

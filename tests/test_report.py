@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from plotly.offline import get_plotlyjs
 
-from train.charts import MAX_POINTS, force_by_element
-from train.plots import draw_parity
-from train.report import draw, page
-from train.run_directory import energy_zero, read
-from train.sections import frame_errors
+from train.report.charts import MAX_POINTS, force_by_element
+from train.report.page import draw, page
+from train.report.plots import draw_parity
+from train.report.run_directory import energy_zero, read
+from train.report.sections import frame_errors
 
 FILES = {"learning_curve.png", "parity.png", "report.html"}
 ERRORS = {
@@ -338,7 +338,9 @@ def test_a_bad_line_of_the_metrics_is_named(directory: Path) -> None:
 
 
 def test_drawing_needs_neither_torch_nor_pyplot(directory: Path) -> None:
-    code = "import sys; from pathlib import Path; from train.report import draw; draw(Path(sys.argv[1])); "
+    code = (
+        "import sys; from pathlib import Path; from train.report.page import draw; draw(Path(sys.argv[1])); "
+    )
     code += "assert not {'torch', 'matplotlib.pyplot'} & set(sys.modules)"
     root = Path(__file__).parents[1]
     subprocess.run([sys.executable, "-c", code, str(directory)], check=True, cwd=root)

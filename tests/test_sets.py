@@ -12,10 +12,10 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
 from train.config import Config, Data, Fit, Weights, set_name
-from train.dataset import read
-from train.hdf5 import write_hdf5
+from train.data.dataset import read
+from train.data.hdf5 import write_hdf5
+from train.data.splits import folds
 from train.sets import read_sets, split_record
-from train.splits import folds
 
 
 def labelled(name: str, seed: int, **info: object) -> Atoms:

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from train.config import Data
-from train.dataset import Frame
-from train.splits import check_split, folds, groups, validation
+from train.data.dataset import Frame
+from train.data.splits import check_split, folds, groups, validation
 
 
 def frame(index: int = 0, source: str = "a.xyz", kind: str | None = None, **info: Any) -> Frame:

@@ -7,7 +7,7 @@ from ase.build import bulk, molecule
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from train.dataset import Frame
+from train.data.dataset import Frame
 from train.statistics import fit_e0
 
 E0 = {"H": -13.6, "C": -1027.0, "O": -2038.0}

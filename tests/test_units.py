@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from ase.build import molecule
 
-from train.dataset import Frame
-from train.units import mixed_force_units, mixed_units
+from train.data.dataset import Frame
+from train.doctor.units import mixed_force_units, mixed_units
 
 
 def ethanol(n: int) -> list[Frame]:

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from potential import Statistics, build, predict
 from train.batches import Sample, batch, normalized, prepare
 from train.config import Config, Fit, Weights, check, update
-from train.dataset import Frame
+from train.data.dataset import Frame
+from train.data.weights import check_weights, weigh, weights_record
 from train.loss import differences, penalties, spread, total
 from train.run import start
-from train.weights import check_weights, weigh, weights_record
 
 CUTOFF = 4.0
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from potential.graph import Graph, collate, from_atoms
-from train.dataset import Frame
-from train.labels import LABELS
+from train.data.dataset import Frame
+from train.data.labels import LABELS
 from train.loss import Targets, collate_targets, targets
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from potential.model import Potential
 from potential.physics import predict
 from train.batches import Sample, in_order
-from train.dataset import Frame
+from train.data.dataset import Frame
 
 EVALUATION_ATOMS = 600  # atoms per batch
 

@@ -20,16 +20,16 @@ from potential.checkpoint import save
 from potential.model import Potential
 from train.batches import Sample, normalized, prepare
 from train.config import Config, check, to_toml
+from train.data.files import expand
+from train.data.weights import weights_record
 from train.display import Display, duration
 from train.evaluate import errors, evaluate, write_predictions
-from train.files import expand
 from train.loop import Task, continue_run, run_epochs
 from train.plan import choose_fit, choose_model, elements, make_potential, measure, seconds_per_step
-from train.report import draw
+from train.report.page import draw
 from train.run import Run, make_plan, start
 from train.sets import Sets, read_sets, split_record
 from train.statistics import GIVEN, ISOLATED, E0Fit, fit_e0
-from train.weights import weights_record
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from torch import Tensor
 from potential.graph import Graph
 from potential.physics import Prediction
 from train.config import Fit
-from train.dataset import Frame
+from train.data.dataset import Frame
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from potential.graph import from_atoms
 from potential.model import Potential, Statistics, build, check_device, settings
 from train.batches import Sample, force_rms, mean_neighbors
 from train.config import PRESETS, Config, Fit
-from train.dataset import Frame
+from train.data.dataset import Frame
 from train.loop import Task, train_step
 from train.run import start
 from train.statistics import E0Fit

@@ -7,15 +7,15 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
-from train.checks import fingerprint
 from train.config import Config, Data, set_names
-from train.dataset import Found, Frame, read
-from train.doctor import inspect, require_clean
-from train.files import expand
-from train.keys import Keys
-from train.labels import LABELS, NONE
-from train.splits import check_split, groups, validation
-from train.weights import check_weights, weigh, weights_record
+from train.data.dataset import Found, Frame, read
+from train.data.files import expand
+from train.data.keys import Keys
+from train.data.labels import LABELS, NONE
+from train.data.splits import check_split, groups, validation
+from train.data.weights import check_weights, weigh, weights_record
+from train.doctor.checks import fingerprint
+from train.doctor.inspection import inspect, require_clean
 
 SHOWN = 5  # frame numbers in a warning
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from train.dataset import Array, Frame
+from train.data.dataset import Array, Frame
 
 GIVEN = "given"
 ISOLATED = "isolated atoms"

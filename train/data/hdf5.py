@@ -1,0 +1,190 @@
+"""Frames in HDF5: our own format, version 1. Labelled frames survive it bit for bit.
+
+Attributes of the file:
+    format         "equiv-potential frames"
+    version        1; a reader refuses any other
+    energy_unit    of energies, eV as written here; any of `keys.ENERGY_UNITS` may stand there
+    length_unit    of positions and cells, Ang as written here; forces and stress are in the units that follow
+    sha256         of names, types, shapes and content of all datasets, in the order of their names
+
+Datasets, for n_frames structures with n atoms in all, one after the other:
+    n_atoms        (n_frames,) int64
+    atomic_numbers (n,) int64
+    positions      (n, 3) float64
+    cell           (n_frames, 3, 3) float64, rows are lattice vectors
+    pbc            (n_frames, 3) bool
+    energy         (n_frames,) float64; NaN where a frame has none, as in the next two
+    forces         (n, 3) float64
+    stress         (n_frames, 3, 3) float64, ASE's sign
+    info           (n_frames,) JSON text: entries of info that are text, numbers or true and false, config_type
+                   included; other names of energy, forces and stress are left out
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from ase import Atoms
+
+from train.data.keys import ENERGY_UNITS, LENGTH_UNITS, Said
+from train.data.labels import LABELS, usual_names
+
+if TYPE_CHECKING:
+    from train.data.dataset import Frame
+
+FORMAT, VERSION = "equiv-potential frames", 1
+LABEL_NAMES = {
+    name for label in LABELS for name in usual_names(label)
+}  # a label that was not read stays away
+NAMES = ("n_atoms", "atomic_numbers", "positions", "cell", "pbc", "energy", "forces", "stress", "info")
+
+
+def write_hdf5(path: str | Path, frames: Sequence[Frame]) -> None:
+    """Write labelled frames, completely or not at all; their sources are not kept.
+
+    Raises:
+        ValueError: no frames, or a label that is not finite, since NaN means absent in the file.
+    """
+    import h5py
+
+    if not frames:
+        raise ValueError(f"{path}: no frames to write; give at least one")
+    path = Path(path)
+    content = _content(frames)
+    partial = path.with_name(f".{path.name}.partial")
+    with h5py.File(partial, "w") as file:
+        for name, values in content.items():
+            kind = h5py.string_dtype() if values.dtype.kind == "O" else values.dtype
+            file.create_dataset(name, data=values, dtype=kind)
+        file.attrs.update(
+            {
+                "format": FORMAT,
+                "version": VERSION,
+                "energy_unit": "eV",
+                "length_unit": "Ang",
+                "sha256": _digest(content),
+            }
+        )
+    partial.replace(path)
+
+
+def _content(frames: Sequence[Frame]) -> dict[str, Any]:
+    labels: dict[str, list[Any]] = {"energy": [], "forces": [], "stress": []}
+    for frame in frames:
+        shapes = {"energy": (), "forces": (len(frame.atoms), 3), "stress": (3, 3)}
+        for name, shape in shapes.items():
+            value = getattr(frame, name)
+            if value is not None and not np.isfinite(value).all():
+                raise ValueError(
+                    f"{frame.name}: {name} is not finite, and NaN means absent in the file; remove frame or label"
+                )
+            labels[name].append(
+                np.full(shape, np.nan) if value is None else np.asarray(value, dtype=np.float64)
+            )
+    atoms = [frame.atoms for frame in frames]
+    return {
+        "n_atoms": np.array([len(a) for a in atoms], dtype=np.int64),
+        "atomic_numbers": np.concatenate([a.numbers for a in atoms]).astype(np.int64),
+        "positions": np.concatenate([a.positions for a in atoms]),
+        "cell": np.array([a.cell.array for a in atoms]),
+        "pbc": np.array([a.pbc for a in atoms], dtype=bool),
+        "energy": np.array(labels["energy"]),
+        "forces": np.concatenate(labels["forces"]),
+        "stress": np.array(labels["stress"]),
+        "info": np.array([_text(f) for f in frames], dtype=object),
+    }
+
+
+def _text(frame: Frame) -> str:
+    info = {k: v.item() if isinstance(v, np.generic) else v for k, v in frame.atoms.info.items()}
+    kept = {k: v for k, v in info.items() if k not in LABEL_NAMES and isinstance(v, (str, bool, int, float))}
+    if frame.config_type is not None:
+        kept["config_type"] = frame.config_type
+    return json.dumps(kept)
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(content):
+        values = content[name]
+        kind = "text" if values.dtype.kind == "O" else str(values.dtype)
+        digest.update(f"{name} {kind} {values.shape}".encode())
+        text = "\0".join(values).encode() if kind == "text" else np.ascontiguousarray(values).tobytes()
+        digest.update(text)
+    return digest.hexdigest()
+
+
+def read_hdf5(data: bytes, source: str) -> tuple[list[Atoms], Said]:
+    """Every frame with its labels under their plain names (energy, forces, stress), and the units of the file.
+
+    Raises:
+        ValueError: a damaged file, another format or version, or a unit that is not known.
+    """
+    import h5py
+
+    try:
+        with h5py.File(BytesIO(data), "r") as file:
+            attributes = dict(file.attrs)
+            names = list(file)
+            _refuse_other(attributes, names, source)
+            content = {name: file[name].asstr()[()] if name == "info" else file[name][()] for name in NAMES}
+    except (OSError, KeyError, RuntimeError, TypeError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"{source}: cannot be read as HDF5 ({type(error).__name__}: {error}); the file is damaged or truncated: "
+            "copy or write it again"
+        ) from error
+    if _digest(content) != attributes.get("sha256"):
+        raise ValueError(
+            f"{source}: the content does not match its checksum (sha256); the file is damaged or was edited: copy it "
+            "again, or write it with train.data.hdf5.write_hdf5"
+        )
+    units = {"energy_unit": ENERGY_UNITS, "length_unit": LENGTH_UNITS}
+    for name, table in units.items():
+        if attributes.get(name) not in table:
+            raise ValueError(
+                f"{source}: {name} is {attributes.get(name)!r}; expected one of {', '.join(table)}"
+            )
+    return _frames(content), Said(attributes["energy_unit"], attributes["length_unit"], convention=False)
+
+
+def _refuse_other(attributes: Mapping[str, Any], names: Sequence[str], source: str) -> None:
+    if attributes.get("format") != FORMAT:
+        raise ValueError(
+            f"{source}: an HDF5 file of another kind (attribute format is {attributes.get('format')!r}, expected "
+            f"{FORMAT!r}; it holds {', '.join(names[:8]) or 'nothing'}); convert it, for example to extxyz"
+        )
+    if attributes.get("version") != VERSION:
+        raise ValueError(
+            f"{source}: version {attributes.get('version')} of the format, this program reads version {VERSION}; "
+            "read it with the program that wrote it, or write it again"
+        )
+
+
+def _frames(content: Mapping[str, Any]) -> list[Atoms]:
+    ends = np.cumsum(content["n_atoms"])
+    frames = []
+    for k, end in enumerate(ends):
+        of_atoms = slice(end - content["n_atoms"][k], end)
+        atoms = Atoms(
+            content["atomic_numbers"][of_atoms],
+            content["positions"][of_atoms],
+            cell=content["cell"][k],
+            pbc=content["pbc"][k],
+            info=json.loads(content["info"][k]),
+        )
+        labels = {
+            "energy": content["energy"][k],
+            "stress": content["stress"][k],
+            "forces": content["forces"][of_atoms],
+        }
+        for name, value in labels.items():
+            if not np.isnan(value).all():
+                (atoms.arrays if name == "forces" else atoms.info)[name] = value
+        frames.append(atoms)
+    return frames

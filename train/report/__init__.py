@@ -1,0 +1,1 @@
+"""A run directory read back and drawn: plots and one self-contained page."""
