@@ -112,7 +112,7 @@ def test_equal_weights_are_no_weights() -> None:
 
 
 def test_metrics_stay_unweighted() -> None:
-    from train.loop import train_step
+    from train.step import train_step
 
     sums = []
     for w in (1.0, 5.0):

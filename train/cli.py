@@ -40,6 +40,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--seed", type=int, help="of weights, split and shuffling (default: 0)")
     p.add_argument("--device", help="cpu or cuda (default: cpu)")
     p.add_argument(
+        "--on-oom", metavar="HOW", help="where memory ends: stop, or shrink: batches in parts (default: stop)"
+    )
+    p.add_argument(
         "--output", metavar="DIR", help="run directory (default: the name of the training file + '-run')"
     )
     p.add_argument(
@@ -97,7 +100,7 @@ def configuration(args: argparse.Namespace) -> tuple[Config, Path]:
     given: dict[str, dict[str, Any]] = {
         "data": {**data_settings(args), "folds": args.folds, "fold": args.fold},
         "model": {"preset": args.preset},
-        "fit": {"seed": args.seed, "device": args.device, **length},
+        "fit": {"seed": args.seed, "device": args.device, "on_oom": args.on_oom, **length},
     }
     config = update(
         config, {s: {k: v for k, v in values.items() if v is not None} for s, values in given.items()}

@@ -85,6 +85,10 @@ class Fit:
     stress_weight: float = 0.1  # of the virial per atom
     clip: float = 10.0  # largest norm of the gradient
     ema: float = 0.99  # decay of the moving average of the weights
+    max_skipped: int = (
+        5  # steps in a row without a finite loss or gradient that stop the run; fewer are skipped
+    )
+    on_oom: str = "stop"  # where a batch does not fit into memory: stop, or shrink: take it in parts
     patience: int = 200  # epochs without a better validation error before stopping
     seed: int = 0
     device: str = "cpu"
@@ -241,7 +245,12 @@ def _checked(section: str, settings: Any, key: str, value: Any) -> Any:
     return value
 
 
-CHOICES = {"optimizer": ("soap", "adamw"), "loss": ("mse", "huber"), "dtype": ("float32", "float64")}
+CHOICES = {
+    "optimizer": ("soap", "adamw"),
+    "loss": ("mse", "huber"),
+    "dtype": ("float32", "float64"),
+    "on_oom": ("stop", "shrink"),
+}
 
 
 def check(config: Config) -> None:
@@ -269,7 +278,7 @@ def check(config: Config) -> None:
         raise ValueError(
             "[fit] energy_weight and forces_weight are both 0: nothing to learn; raise one of them"
         )
-    for key in ("learning_rate", "huber_delta", "clip"):
+    for key in ("learning_rate", "huber_delta", "clip", "max_skipped"):
         if not getattr(fit, key) > 0:
             raise ValueError(f"[fit] {key} is {getattr(fit, key)}; it must be positive")
     for section, key, high in (("fit", "ema", 1.0), ("fit", "decay", 1.0), ("data", "valid_fraction", 0.9)):

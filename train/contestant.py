@@ -17,9 +17,9 @@ from potential.model import Statistics, build
 from potential.physics import Prediction
 from train.batches import Sample
 from train.config import PRESETS, Fit, suggest
-from train.loop import train_step
 from train.loss import Targets
 from train.run import start
+from train.step import train_step
 
 PACKAGES = ("equiv-potential",)
 PERIODS = {"training": 10}  # SOAP renews its preconditioner every tenth step
@@ -67,7 +67,7 @@ def evaluation(calculator: EquivCalculator, structures: Sequence[Atoms]) -> Call
     return lambda: predict_in_chunks(calculator.potential, graph, calculator.chunk)
 
 
-def training(calculator: EquivCalculator, structures: Sequence[Atoms]) -> Callable[[], None]:
+def training(calculator: EquivCalculator, structures: Sequence[Atoms]) -> Callable[[], float]:
     """One step of potential-train with its defaults: batch, loss, gradient, SOAP, moving average."""
     potential = copy.deepcopy(calculator.potential).requires_grad_(True).train()
     samples = []

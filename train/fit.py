@@ -73,7 +73,14 @@ def prepare_job(config: Config, directory: Path) -> Job:
     display = Display(plan)
     names = [f"{f.source} frame {f.index}" for f in train]
     task = Task(
-        normalized(samples["train"]), samples["valid"], names, settings, plan, directory, display.tell
+        normalized(samples["train"]),
+        samples["valid"],
+        names,
+        settings,
+        plan,
+        directory,
+        display.tell,
+        display.say,
     )
     config = replace(config, model=model, fit=settings)
     why = (*sets.why, *why_model, *why_fit, e0.text, _estimate(potential, task))
@@ -84,9 +91,7 @@ def _estimate(potential: Potential, task: Task) -> str:
     try:
         seconds = seconds_per_step(potential, task)
     except ValueError as error:
-        raise ValueError(
-            f"trial steps failed: {error}; look at the labels, or lower --set fit.learning_rate"
-        ) from error
+        raise ValueError(f"trial steps failed: {error}") from error
     plan = task.plan
     steps = plan.total_steps or plan.seconds / seconds
     length = steps * seconds if plan.epochs else plan.seconds
@@ -170,7 +175,7 @@ def identity(job: Job) -> dict[str, Any]:
             for part in (sample.graph, sample.target):
                 for f in fields(part):
                     digest.update(np.ascontiguousarray(getattr(part, f.name).numpy()).tobytes())
-    free = ("epochs", "minutes", "patience", "device")
+    free = ("epochs", "minutes", "patience", "device", "max_skipped", "on_oom")
     return {
         "training and validation frames": digest.hexdigest(),
         "weights": weights.hexdigest() if weights_record(job.sets.frames["train"]) else None,

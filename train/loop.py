@@ -15,14 +15,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import torch
-
-from potential.physics import predict
-from train.batches import Sample, batch, shuffled
+from train.batches import Sample, shuffled
 from train.config import Fit
 from train.evaluate import errors, evaluate
-from train.loss import differences, penalties, spread, total
 from train.run import Plan, Run, load_state, save_state
+from train.step import Failed, NotFinite, OutOfMemory, recover, train_step
 
 VALIDATE_STEPS = 50  # validate at the first end of an epoch that is at least this many steps after the last
 SAVE_SECONDS = 10.0  # least time between two saves of the state
@@ -42,33 +39,6 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
     finally:
         for s, handler in old.items():
             signal.signal(s, handler)
-
-
-def train_step(run: Run, samples: Sequence[Sample], fit: Fit, rate: float) -> None:
-    """One update of weights and moving average.
-
-    Raises:
-        ValueError: the loss or its gradient is not finite.
-    """
-    for group in run.optimizer.param_groups:
-        group["lr"] = fit.learning_rate * rate
-    b = batch(samples, fit.device)
-    run.optimizer.zero_grad(set_to_none=True)
-    difference = differences(predict(run.potential, b.graph, create_graph=True), b.graph, b.target)
-    weights = spread(b.weights, b.graph)
-    loss = total(penalties(difference, fit, run.potential.statistics.scale, weights), fit)
-    loss.backward()  # type: ignore[no-untyped-call]
-    norm, value = float(torch.nn.utils.clip_grad_norm_(run.potential.parameters(), fit.clip)), loss.item()
-    if not math.isfinite(norm) or not math.isfinite(value):
-        raise ValueError(f"step {run.step}: the loss is {value} and the norm of its gradient {norm}")
-    run.optimizer.step()
-    run.ema.update()
-    run.step += 1
-    for name, (d, known) in difference.items():
-        old = run.sums.get(name, [0.0, 0])
-        run.sums[name] = [old[0] + float(d.detach().square().sum()), old[1] + int(known.sum())]
-    old = run.sums.get("loss", [0.0, 0])
-    run.sums["loss"] = [old[0] + value, old[1] + 1]
 
 
 def validate(run: Run, valid: Sequence[Sample], fit: Fit) -> dict[str, float | int | None]:
@@ -95,9 +65,10 @@ def validate(run: Run, valid: Sequence[Sample], fit: Fit) -> dict[str, float | i
         "seconds": round(run.seconds, 2),
     }
     line["lr"] = run.optimizer.param_groups[0]["lr"]
-    line["loss"] = run.sums["loss"][0] / run.sums["loss"][1]
+    sums = {"loss": [0.0, 0], "energy": [0.0, 0], "forces": [0.0, 0], **run.sums}  # all steps may be skipped
+    line["loss"] = sums["loss"][0] / sums["loss"][1] if sums["loss"][1] else None
     for name in ("energy", "forces"):
-        square, n = run.sums[name]
+        square, n = sums[name]
         line[f"train_{name}_rmse"] = 1e3 * math.sqrt(square / n) if n else None
     for name in ("energy", "forces", "stress"):
         line[f"valid_{name}_rmse"], line[f"valid_{name}_mae"] = e[f"{name}_rmse"], e[f"{name}_mae"]
@@ -118,6 +89,7 @@ class Task:
     tell: Callable[
         [Run, dict[str, Any] | None], None
     ]  # after every step, and with a line after every validation
+    say: Callable[[str], None] = print  # whatever else people must know
 
 
 def run_epochs(run: Run, task: Task) -> str:
@@ -139,13 +111,12 @@ def run_epochs(run: Run, task: Task) -> str:
                 if plan.decaying(run) and not trunk.exists():
                     save_state(run, trunk)
                 index = batches[run.position]
+                samples = [task.train[i] for i in index]
                 try:
-                    train_step(run, [task.train[i] for i in index], fit, plan.rate(run))
-                except ValueError as error:
-                    names = ", ".join(task.names[i] for i in index)
-                    raise ValueError(
-                        f"{error}; the batch held {names}; look at these frames, or lower --set fit.learning_rate"
-                    ) from error
+                    train_step(run, samples, fit, plan.rate(run))
+                except (NotFinite, OutOfMemory) as error:
+                    if recover(run, Failed(samples, [task.names[i] for i in index], error), fit, task.say):
+                        continue
                 run.position += 1
                 run.seconds = before + time.monotonic() - begun
                 task.tell(run, None)

@@ -17,9 +17,10 @@ from potential.model import Potential, Statistics, build, check_device, settings
 from train.batches import Sample, force_rms, mean_neighbors
 from train.config import PRESETS, Config, Fit
 from train.data.dataset import Frame
-from train.loop import Task, train_step
+from train.loop import Task
 from train.run import start
 from train.statistics import E0Fit
+from train.step import Failed, NotFinite, OutOfMemory, recover, train_step
 
 STEPS = 15000  # updates of a run whose length is not given
 
@@ -96,12 +97,22 @@ def make_potential(model: Mapping[str, Any], statistics: Statistics, fit: Fit) -
 
 
 def seconds_per_step(potential: Potential, task: Task, n_steps: int = 13) -> float:
-    """Mean over ten steps of a copy of the potential, after three to warm up."""
-    trial = start(copy.deepcopy(potential), task.fit)
-    times = []
-    for k in range(n_steps):
-        begin = (k * task.fit.batch_size) % len(task.train)
+    """Mean over ten steps of a copy of the potential, after three to warm up.
+
+    Raises:
+        ValueError: a step that is not finite, or does not fit into memory; names the frames.
+    """
+    trial, size = start(copy.deepcopy(potential), task.fit), task.fit.batch_size
+    times: list[float] = []
+    strict = replace(task.fit, max_skipped=1)
+    while len(times) < n_steps:
+        begin = (len(times) * size) % len(task.train)
+        chosen = range(begin, min(begin + size, len(task.train)))
+        samples = [task.train[k] for k in chosen]
         begun = time.perf_counter()
-        train_step(trial, task.train[begin : begin + task.fit.batch_size], task.fit, 1e-6)
-        times.append(time.perf_counter() - begun)
+        try:
+            train_step(trial, samples, task.fit, 1e-6)
+            times.append(time.perf_counter() - begun)
+        except (NotFinite, OutOfMemory) as error:
+            recover(trial, Failed(samples, [task.names[k] for k in chosen], error), strict, lambda _: None)
     return sum(times[3:]) / len(times[3:])

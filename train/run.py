@@ -37,10 +37,13 @@ class Run:
     best: float = math.inf
     best_epoch: int = 0
     best_weights: dict[str, Tensor] = field(default_factory=dict)
+    skipped: int = 0  # steps in a row that were not finite
+    at_once: int = 0  # structures of a batch that fit into memory; 0: all
 
 
-FORMAT = 2  # 2: state of our own SOAP
-COUNTERS = ("epoch", "position", "step", "seconds", "sums", "validated", "best", "best_epoch", "best_weights")
+FORMAT = 3  # 2: state of our own SOAP; 3: skipped steps, structures at once
+COUNTERS = ("epoch", "position", "step", "seconds", "sums", "validated", "best", "best_epoch", "best_weights",
+            "skipped", "at_once")  # fmt: skip
 
 
 @dataclass(frozen=True)

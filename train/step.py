@@ -1,0 +1,201 @@
+"""One step of training: gradient, update of weights and moving average; what happens where a step fails."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from potential.physics import predict
+from train.batches import Sample, batch
+from train.config import Fit
+from train.data.labels import LABELS
+from train.loss import differences, penalties, spread, total
+from train.run import Run
+
+Sums = dict[str, list[float]]  # of each target and of the loss: sum of squares (or of losses), count
+
+
+class NotFinite(ValueError):
+    """The loss or its gradient is not finite; nothing was changed."""
+
+
+class OutOfMemory(ValueError):
+    """The gradient of a batch does not fit into memory; nothing was changed."""
+
+
+def train_step(run: Run, samples: Sequence[Sample], fit: Fit, rate: float) -> float:
+    """One update of weights and moving average; returns the loss.
+
+    Raises:
+        NotFinite, OutOfMemory: weights, optimizer and moving average are as before.
+    """
+    for group in run.optimizer.param_groups:
+        group["lr"] = fit.learning_rate * rate
+    run.optimizer.zero_grad(set_to_none=True)
+    value, sums = fitting(run, samples, fit)
+    norm = float(torch.nn.utils.clip_grad_norm_(run.potential.parameters(), fit.clip))
+    if not math.isfinite(norm) or not math.isfinite(value):
+        raise NotFinite(f"step {run.step}: the loss is {value} and the norm of its gradient {norm}")
+    run.optimizer.step()
+    run.ema.update()
+    run.step, run.skipped = run.step + 1, 0
+    add(run.sums, sums)
+    add(run.sums, {"loss": [value, 1]})
+    return value
+
+
+def fitting(run: Run, samples: Sequence[Sample], fit: Fit) -> tuple[float, Sums]:
+    """`gradient`, or nothing.
+
+    Raises:
+        OutOfMemory: it does not fit.
+    """
+    try:
+        return gradient(run, samples, fit)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        problem = (str(error) or "out of memory").splitlines()[0]
+    run.optimizer.zero_grad(set_to_none=True)
+    raise OutOfMemory(
+        f"step {run.step}: {problem}"
+    )  # out here: the traceback of `error` would keep the tensors
+
+
+def gradient(run: Run, samples: Sequence[Sample], fit: Fit) -> tuple[float, Sums]:
+    """Add the gradient of the loss of a batch to that of the weights; the loss, and the squared errors.
+
+    The batch is taken `run.at_once` structures at a time (0: all), and every part divides by the number of labels of
+    the whole: the result is that of the whole to rounding.
+    """
+    size = run.at_once or len(samples)
+    parts = [samples[k : k + size] for k in range(0, len(samples), size)]
+    counts = count(samples) if len(parts) > 1 else None
+    value, sums = 0.0, Sums()
+    for part in parts:
+        b = batch(part, fit.device)
+        difference = differences(predict(run.potential, b.graph, create_graph=True), b.graph, b.target)
+        weights = spread(b.weights, b.graph)
+        terms = penalties(difference, fit, run.potential.statistics.scale, weights)
+        if counts is not None:
+            terms = {name: (s, counts[name].to(s.device)) for name, (s, _) in terms.items()}
+        loss = total(terms, fit)
+        loss.backward()  # type: ignore[no-untyped-call]
+        value += loss.item()
+        squares = {
+            n: [float(d.detach().square().sum()), int(known.sum())] for n, (d, known) in difference.items()
+        }
+        add(sums, squares)
+    return value, sums
+
+
+def count(samples: Sequence[Sample]) -> dict[str, Tensor]:
+    """How many labels of each kind there are."""
+    known = {name: [torch.isfinite(getattr(s.target, name)).sum() for s in samples] for name in LABELS}
+    return {name: torch.stack(numbers).sum() for name, numbers in known.items()}
+
+
+def add(sums: Sums, more: Sums) -> None:
+    """Add sums and counts in place."""
+    for name, (value, n) in more.items():
+        old = sums.get(name, [0.0, 0])
+        sums[name] = [old[0] + value, old[1] + n]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """CUDA has a type for it, the allocator of the CPU only words."""
+    words = ("not enough memory", "can't allocate memory", "out of memory")
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(w in str(error) for w in words)
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A batch whose step failed, and the names of its frames."""
+
+    samples: Sequence[Sample]
+    names: Sequence[str]
+    error: ValueError
+
+
+def recover(run: Run, failed: Failed, fit: Fit, say: Callable[[str], None]) -> bool:
+    """Make the run ready to go on after a failed step; True: with the same batch again, False: with the next.
+
+    Raises:
+        ValueError: too many failures in a row, or a batch that does not fit; says which frames and what to do.
+    """
+    if isinstance(failed.error, OutOfMemory):
+        shrink(run, failed, fit, say)
+        return True
+    blamed = blame(run, failed.samples, fit)
+    who = "the batch held" if len(blamed) == len(failed.samples) > 1 else "not finite by itself:"
+    frames = f"{who} {', '.join(failed.names[k] for k in blamed)}"
+    run.skipped += 1
+    if run.skipped >= fit.max_skipped:
+        raise ValueError(
+            f"{failed.error}; {frames}; that was step number {run.skipped} in a row to fail; look at these frames, "
+            "or lower --set fit.learning_rate"
+        ) from failed.error
+    say(
+        f"{failed.error}; {frames}; the step is skipped, {fit.max_skipped - run.skipped} more in a row stop the run"
+    )
+    run.step += 1  # the length of the run and the learning rate count it
+    return False
+
+
+def blame(run: Run, samples: Sequence[Sample], fit: Fit) -> list[int]:
+    """The structures whose own loss or gradient is not finite; all if each is finite by itself."""
+    found = []
+    for k, sample in enumerate(samples):
+        run.optimizer.zero_grad(set_to_none=True)
+        value, _ = gradient(run, [sample], fit)
+        gradients = [p.grad for p in run.potential.parameters() if p.grad is not None]
+        if not math.isfinite(value) or not all(bool(torch.isfinite(g).all()) for g in gradients):
+            found.append(k)
+    run.optimizer.zero_grad(set_to_none=True)
+    return found or list(range(len(samples)))
+
+
+def shrink(run: Run, failed: Failed, fit: Fit, say: Callable[[str], None]) -> None:
+    """Batches are taken in smaller parts from now on, if the run may do that.
+
+    Raises:
+        ValueError: it may not, or single structures do not fit.
+    """
+    n = min(run.at_once or len(failed.samples), len(failed.samples))
+    edges = [len(s.graph.center) for s in failed.samples]
+    k = edges.index(max(edges))
+    largest = f"{failed.names[k]} ({len(failed.samples[k].graph.positions)} atoms, {edges[k]} edges)"
+    if n == 1:
+        raise ValueError(
+            f"{failed.error}; not even one structure at a time fits into memory; the largest is {largest}; "
+            "take a smaller --preset or --set model.cutoff, or leave this frame out"
+        ) from failed.error
+    if fit.on_oom == "stop":
+        fits = what_fits(run, failed, fit)
+        remedy = f"--set fit.batch_size={fits}" if fits else "a smaller --preset"
+        raise ValueError(
+            f"{failed.error}; {n} structures at a time do not fit into memory, {fits or 'not even 1'} would; the "
+            f"largest is {largest}; give {remedy}, or --on-oom shrink to take batches in parts with the same result"
+        ) from failed.error
+    run.at_once = n // 2
+    say(
+        f"{failed.error}; batches are taken {n // 2} structures at a time from here on; the largest is {largest}"
+    )
+
+
+def what_fits(run: Run, failed: Failed, fit: Fit) -> int:
+    """How many of the largest structures of the batch fit at a time, found by trying; 0: not one."""
+    order = sorted(range(len(failed.samples)), key=lambda k: -len(failed.samples[k].graph.center))
+    size = len(order) // 2
+    while size:
+        try:
+            fitting(run, [failed.samples[k] for k in order[:size]], fit)
+            break
+        except OutOfMemory:
+            size //= 2
+    run.optimizer.zero_grad(set_to_none=True)
+    return size
