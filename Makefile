@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 RUNS   ?= runs
 
-.PHONY: quickstart test lint check bench bench-acac bench-speed clean
+.PHONY: quickstart test lint check docs bench bench-acac bench-speed clean
 
 # The environment, rebuilt when a dependency changes. torch first and alone, at the tested version: whichever build
 # of it pip is set up to find (only a CPU is needed), and nothing that comes after can pull another one.
@@ -27,6 +27,10 @@ check: $(VENV)/.ready
 	$(BIN)/python -m pytest
 
 test: lint check
+
+# What is made of the settings: docs/CONFIG.md and the schema for editors.
+docs: $(VENV)/.ready
+	$(BIN)/python -m train.manual
 
 # Slow science: the numbers of README.md and docs/. On a quiet machine: 25 minutes on 2 cores.
 bench: bench-acac

@@ -53,7 +53,9 @@ def commands(block: Block) -> list[str]:
 def shorten_command(command: str) -> str:
     """One epoch in place of what the README asks of potential-train."""
     command = re.sub(r"\s+#\s.*$", "", command)
-    if not command.startswith("potential-train") or re.search(r"--(help|version|dry-run)\b", command):
+    if not command.startswith("potential-train") or re.search(
+        r"--(help|version|dry-run|print-config)\b", command
+    ):
         return command
     command, n = re.subn(r"--(minutes|epochs)[ =]\S+", "--epochs 1", command)
     return command if n else command + " --epochs 1"

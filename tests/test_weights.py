@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 
 from potential import Statistics, build, predict
 from train.batches import Sample, batch, normalized, prepare
-from train.config import Config, Fit, Weights, check, update
+from train.config import Config, Fit, Weights, check
 from train.data.dataset import Frame
 from train.data.weights import check_weights, weigh, weights_record
 from train.loss import differences, penalties, spread, total
 from train.run import start
+from train.toml import to_toml, tomllib, update
 
 CUTOFF = 4.0
 
@@ -201,8 +202,6 @@ def test_weights_and_e0_in_toml() -> None:
     assert config.weights == {"a b": Weights(0.0, 2.0, 1.0), "x.y": Weights(stress=0.5)}
     assert config.e0 == {"H": -13.6}
     check(config)
-    from train.config import to_toml, tomllib
-
     assert update(Config(), tomllib.loads(to_toml(config))) == config
     for changes, message in (
         ({"weights": {"a": {"enrgy": 1}}}, r"weights\.a\] has no setting 'enrgy'; did you mean 'energy'"),

@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from train.config import PRESETS, Config, parse_assignment, read_toml, set_name, update
+from train.config import PRESETS, Config, check, set_name
 from train.options import add_files, add_labels, data_settings
+from train.toml import parse_assignment, read_toml, update
 
 EXAMPLES = """examples:
   potential-train train.xyz
@@ -63,6 +64,11 @@ def parser() -> argparse.ArgumentParser:
         default=[],
         help="e.g. model.channels=64, fit.ema=0.999",
     )
+    p.add_argument(
+        "--print-config",
+        action="store_true",
+        help="print every setting with its meaning, as a file for --config, and stop",
+    )
     add_labels(p)
     return p
 
@@ -108,9 +114,9 @@ def configuration(args: argparse.Namespace) -> tuple[Config, Path]:
     for text in args.set:
         section, key, value = parse_assignment(text)
         config = update(config, {section: {key: value}})
-    if not config.data.train:
+    if not config.data.train and not args.print_config:
         raise ValueError("no training file; give one, for example: potential-train train.xyz")
-    return config, Path(args.output or f"{set_name(config.data.train[0])}-run")
+    return config, Path(args.output or f"{set_name(next(iter(config.data.train), ''))}-run")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -119,6 +125,12 @@ def main(arguments: list[str] | None = None) -> int:
     directory = Path(args.output or ".")
     try:
         config, directory = configuration(args)
+        check(config)
+        if args.print_config:
+            from train.manual import commented
+
+            print(commented(config), end="")
+            return 0
         from train.fit import fit
 
         result = fit(config, directory, args.resume, args.dry_run)

@@ -16,8 +16,9 @@ from potential.graph import Graph, collate, from_atoms
 from potential.model import Statistics, build
 from potential.physics import Prediction
 from train.batches import Sample
-from train.config import PRESETS, Fit, suggest
+from train.config import PRESETS, Fit
 from train.loss import Targets
+from train.option import suggest
 from train.run import start
 from train.step import train_step
 

@@ -19,7 +19,7 @@ from potential import __version__
 from potential.checkpoint import save
 from potential.model import Potential
 from train.batches import Sample, normalized, prepare
-from train.config import Config, check, to_toml
+from train.config import Config, check
 from train.data.files import expand
 from train.data.weights import weights_record
 from train.display import Display, duration
@@ -30,6 +30,7 @@ from train.report.page import draw
 from train.run import Run, make_plan, start
 from train.sets import Sets, read_sets, split_record
 from train.statistics import GIVEN, ISOLATED, E0Fit, fit_e0
+from train.toml import to_toml
 
 
 @dataclass(frozen=True)

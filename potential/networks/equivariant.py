@@ -39,6 +39,7 @@ from potential.irreps import (
     sphere_grid,
     spherical_harmonics,
 )
+from potential.networks.dials import check_dials, dial
 from potential.radial import bessel, envelope
 
 SILU_GAIN, SIGMOID_GAIN = 1.676532, 1.846229  # the outputs of a standard normal have second moment 1
@@ -46,38 +47,21 @@ SILU_GAIN, SIGMOID_GAIN = 1.676532, 1.846229  # the outputs of a standard normal
 
 @dataclass(frozen=True)
 class EquivariantConfig:
-    """Dials of the network. `channels` sets the width, `cutoff` (Å) the reach of one layer."""
+    """Dials of the network. `channels` sets the width, `cutoff` the reach of one layer."""
 
-    channels: int = 64
-    message_channels: int = 32
-    vector_channels: int = 16
-    lmax: int = 2
-    hidden_lmax: int = 1
-    correlation: int = 3
-    n_layers: int = 2
-    n_radial: int = 6
-    smoothness: float = 1.0  # the n-th radial function enters with weight n^-smoothness
-    cutoff: float = 5.0
+    channels: int = dial(64, "scalar features of an atom: the width of the network", (1, 4096))
+    message_channels: int = dial(32, "channels of the messages that are summed over neighbors", (1, 4096))
+    vector_channels: int = dial(16, "features of an atom for each l > 0; at most `channels`", (1, 4096))
+    lmax: int = dial(2, "highest degree l of the spherical harmonics of an edge", (1, 3))
+    hidden_lmax: int = dial(1, "highest l of the features between layers; at most lmax", (0, 3))
+    correlation: int = dial(3, "factors of the product of features: body order minus one", (1, 4))
+    n_layers: int = dial(2, "rounds of message passing; each reaches one cutoff further", (1, 4))
+    n_radial: int = dial(6, "Bessel functions of the distance", (1, 64))
+    smoothness: float = dial(1.0, "the n-th radial function enters with weight n^-smoothness", (0.0, 4.0))
+    cutoff: float = dial(5.0, "how far an atom sees its neighbors in one layer", (0.1, 100.0), "Å")
 
     def __post_init__(self) -> None:
-        limits = {
-            "channels": (1, 4096),
-            "message_channels": (1, 4096),
-            "vector_channels": (1, 4096),
-            "lmax": (1, 3),
-            "hidden_lmax": (0, 3),
-            "correlation": (1, 4),
-            "n_layers": (1, 4),
-            "n_radial": (1, 64),
-        }
-        for name, (low, high) in limits.items():
-            value = getattr(self, name)
-            if type(value) is not int or not low <= value <= high:
-                raise ValueError(f"{name} is {value!r}; it must be an integer from {low} to {high}")
-        if type(self.smoothness) not in (int, float) or not 0 <= self.smoothness <= 4:
-            raise ValueError(f"smoothness is {self.smoothness!r}; it must be a number from 0 to 4")
-        if type(self.cutoff) not in (int, float) or not 0 < self.cutoff < 100:
-            raise ValueError(f"cutoff is {self.cutoff!r}; it must be a length in Å between 0 and 100")
+        check_dials(self)
         if self.vector_channels > self.channels and self.hidden_lmax > 0 and self.n_layers > 1:
             raise ValueError(
                 f"vector_channels {self.vector_channels} exceed channels {self.channels}, which gate them; "

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from train.config import Data, suggest
+from train.config import Data
 from train.data.dataset import Frame
+from train.option import check_values, suggest
 
 Indices = NDArray[np.int64]
-KINDS = ("random", "blocks")
 
 
 def check_split(data: Data) -> None:
@@ -20,16 +20,13 @@ def check_split(data: Data) -> None:
     Raises:
         ValueError: naming the setting, what it was and what it may be.
     """
-    if data.split not in KINDS:
-        raise ValueError(
-            f"[data] split is {data.split!r}{suggest(data.split, KINDS)}; it must be one of {', '.join(KINDS)}"
-        )
+    check_values("data", data)
     if data.split == "blocks" and data.group_key:
         raise ValueError(
             f"split = 'blocks' and group_key = {data.group_key!r} are both given; give one, since frames are kept "
             "together either by time or by group"
         )
-    if data.folds < 0 or data.folds == 1:
+    if data.folds == 1:
         raise ValueError(f"[data] folds is {data.folds}; at least 2 are needed, or 0 for none")
     if not 0 <= data.fold < max(data.folds, 1):
         known = f"folds is {data.folds}: choose 0 to {data.folds - 1}" if data.folds else "give folds too"

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from train.config import Weights, suggest
+from train.config import Weights
 from train.data.dataset import Frame
+from train.option import check_values, suggest
 
 KEY = "config_weight"  # in info; a number of at least 0
 
@@ -82,9 +83,7 @@ def check_weights(weights: Mapping[str, Weights], frames: Sequence[Frame]) -> No
     """
     known = sorted({f.config_type for f in frames if f.config_type is not None})
     for kind, of_type in weights.items():
-        for label, value in asdict(of_type).items():
-            if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"[weights.{kind}] {label} is {value}; it must be a number of at least 0")
+        check_values(f"weights.{kind}", of_type)
         if kind not in known:
             raise ValueError(
                 f"[weights.{kind}]: no training frame has config_type '{kind}'{suggest(kind, known)}; there are "

@@ -6,8 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from train.config import Config, set_names, update
+from train.config import Config, set_names
 from train.options import add_files, add_labels, data_settings
+from train.toml import update
 
 EPILOG = """exit code:
   0  clean: nothing found, or notes only

@@ -1,0 +1,28 @@
+"""How an architecture describes its dials: default, meaning, range and unit, beside the field itself."""
+
+from __future__ import annotations
+
+from dataclasses import field, fields
+from typing import Any, TypeVar
+
+N = TypeVar("N", int, float)
+
+
+def dial(default: N, text: str, range: tuple[N, N], unit: str = "") -> N:
+    """A field of a frozen dataclass of dials; both ends of the range are allowed."""
+    found: N = field(default=default, metadata={"text": text, "range": range, "unit": unit})
+    return found
+
+
+def check_dials(dials: Any) -> None:
+    """Refuse values of another type, or out of range.
+
+    Raises:
+        ValueError: naming the dial, what it was and what it may be.
+    """
+    for f in fields(dials):
+        value, (low, high), unit = getattr(dials, f.name), f.metadata["range"], f.metadata["unit"]
+        whole = type(f.default) is int
+        if type(value) not in ((int,) if whole else (int, float)) or not low <= value <= high:
+            kind = "an integer" if whole else "a number"
+            raise ValueError(f"{f.name} is {value!r}; it must be {kind} from {low} to {high} {unit}".rstrip())

@@ -1,0 +1,111 @@
+"""Settings as text: TOML files and --set section.key=value, read into a Config and written from one."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from train.config import SECTIONS, Config, Weights
+from train.option import checked, suggest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+def read_toml(path: str) -> dict[str, Any]:
+    """Sections of a TOML file.
+
+    Raises:
+        ValueError: no such file, or not TOML.
+    """
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(
+            f"{path}: there is no such configuration file; give the path of a TOML file"
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not a TOML file: {error}") from error
+
+
+def parse_assignment(text: str) -> tuple[str, str, Any]:
+    """`model.channels=64` -> ("model", "channels", 64); values are written as in TOML, quotes may be left out."""
+    name, equals, value = text.partition("=")
+    section, dot, key = name.strip().partition(".")
+    if not equals or not dot:
+        raise ValueError(f"--set {text}: expected section.key=value, for example --set model.channels=64")
+    try:
+        return section, key, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return section, key, value.strip()
+
+
+def update(config: Config, changes: Mapping[str, Mapping[str, Any]]) -> Config:
+    """The configuration with `changes` ({section: {key: value}}) made.
+
+    Raises:
+        ValueError: an unknown section or key, with the nearest known one, or a value of another type.
+    """
+    sections: dict[str, Any] = {name: getattr(config, name) for name in SECTIONS}
+    for section, values in changes.items():
+        if section not in SECTIONS:
+            names = ", ".join(SECTIONS)
+            hint = suggest(section, SECTIONS) if isinstance(values, Mapping) else ", and it stands in none"
+            raise ValueError(f"there is no section [{section}]{hint}; there are {names}")
+        if not isinstance(values, Mapping):
+            raise ValueError(f"{section} is {values!r}; expected a section [{section}] with settings")
+        if section == "model":
+            sections["model"] = {**sections["model"], **values}
+        elif section == "weights":
+            sections["weights"] = _with_weights(sections["weights"], values)
+        elif section == "e0":
+            sections["e0"] = {**sections["e0"], **{s: _e0_value(s, v) for s, v in values.items()}}
+        else:
+            settings = sections[section]
+            sections[section] = replace(
+                settings, **{k: checked(section, settings, k, v) for k, v in values.items()}
+            )
+    return Config(**sections)
+
+
+def _with_weights(weights: Mapping[str, Weights], changes: Mapping[str, Any]) -> dict[str, Weights]:
+    """`changes` are tables as in TOML, {config_type: {label: number}}, or {"config_type.label": number}."""
+    out = dict(weights)
+    for name, value in changes.items():
+        kind, _, label = (name, "", "") if isinstance(value, Mapping) else name.rpartition(".")
+        if not kind:
+            raise ValueError(
+                f"[weights] {name} is {value!r}; expected [weights.{name}] with energy, forces or stress"
+            )
+        old = out.get(kind, Weights())
+        given = value if isinstance(value, Mapping) else {label: value}
+        out[kind] = replace(old, **{k: checked(f"weights.{kind}", old, k, v) for k, v in given.items()})
+    return out
+
+
+def _e0_value(symbol: str, value: Any) -> float:
+    from ase.data import atomic_numbers  # needed only where E0 is given
+
+    if symbol not in atomic_numbers or symbol == "X":
+        raise ValueError(
+            f"[e0] {symbol!r} is no chemical symbol{suggest(symbol, atomic_numbers)}; write H = -13.6"
+        )
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise ValueError(
+            f"[e0] {symbol} is {value!r}; expected the energy of the isolated atom in eV, such as -13.6"
+        )
+    return float(value)
+
+
+def to_toml(config: Config) -> str:
+    """The configuration as TOML text that `read_toml` and `update` take back unchanged."""
+    import tomli_w
+
+    sections = asdict(config)
+    return tomli_w.dumps({k: v for k, v in sections.items() if v or k not in ("weights", "e0")})
