@@ -19,7 +19,7 @@ from train.batches import Sample, shuffled
 from train.config import Fit
 from train.evaluate import errors, evaluate
 from train.run import Plan, Run, load_state, save_state
-from train.step import Failed, NotFinite, OutOfMemory, recover, train_step
+from train.step import Failed, NotFinite, OutOfMemory, blame, recover, train_step
 
 VALIDATE_STEPS = 50  # validate at the first end of an epoch that is at least this many steps after the last
 SAVE_SECONDS = 10.0  # least time between two saves of the state
@@ -132,6 +132,11 @@ def run_epochs(run: Run, task: Task) -> str:
                     save_state(run, task.directory / "state.safetensors")
                     saved = time.monotonic()
     save_state(run, task.directory / "state.safetensors")
+    if run.skipped and len(blame(run, task.valid[:8], fit)) == len(task.valid[:8]):
+        raise ValueError(
+            f"step {run.step}: the last {run.skipped} steps were not finite, and neither are the validation frames: "
+            f"the training diverged; lower --set fit.learning_rate (it was {fit.learning_rate})"
+        )
     return "done"
 
 

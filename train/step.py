@@ -130,7 +130,7 @@ def recover(run: Run, failed: Failed, fit: Fit, say: Callable[[str], None]) -> b
     if isinstance(failed.error, OutOfMemory):
         shrink(run, failed, fit, say)
         return True
-    blamed = blame(run, failed.samples, fit)
+    blamed = blame(run, failed.samples, fit) or list(range(len(failed.samples)))
     who = "the batch held" if len(blamed) == len(failed.samples) > 1 else "not finite by itself:"
     frames = f"{who} {', '.join(failed.names[k] for k in blamed)}"
     run.skipped += 1
@@ -147,7 +147,7 @@ def recover(run: Run, failed: Failed, fit: Fit, say: Callable[[str], None]) -> b
 
 
 def blame(run: Run, samples: Sequence[Sample], fit: Fit) -> list[int]:
-    """The structures whose own loss or gradient is not finite; all if each is finite by itself."""
+    """The structures whose own loss or gradient is not finite."""
     found = []
     for k, sample in enumerate(samples):
         run.optimizer.zero_grad(set_to_none=True)
@@ -156,7 +156,7 @@ def blame(run: Run, samples: Sequence[Sample], fit: Fit) -> list[int]:
         if not math.isfinite(value) or not all(bool(torch.isfinite(g).all()) for g in gradients):
             found.append(k)
     run.optimizer.zero_grad(set_to_none=True)
-    return found or list(range(len(samples)))
+    return found
 
 
 def shrink(run: Run, failed: Failed, fit: Fit, say: Callable[[str], None]) -> None:
