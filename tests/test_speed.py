@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.calculators.emt import EMT as EMT_class
 
 from potential import Statistics, build, save
 from potential.analysis import speed
@@ -24,7 +25,7 @@ from potential.analysis.cli import main, parser
 from potential.analysis.contestants import Contestant, environment, parse_calculator
 from potential.analysis.split import PARTS
 from potential.analysis.systems import build_system, elements_of, relabel, standard
-from potential.analysis.worker import structures_of, together
+from potential.analysis.worker import dynamics, structures_of, together
 from potential.graph import from_atoms
 
 ROOT = Path(__file__).parents[1]
@@ -130,6 +131,23 @@ def test_table_lines_up_with_the_lines(outcome: Outcome) -> None:
     ours = outcome.one(contestant="tiny", task="forces", system="Cu32")
     assert float(rows[2][4]) == pytest.approx(ours["cpu_ms"], rel=0.01)
     assert (outcome.directory / "speed.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_dynamics_moves_atoms_and_keeps_their_energy() -> None:
+    (copper,) = structures_of(list(build_system("Cu32").structures))
+    calculator, start = EMT_class(), copper.positions.copy()
+    step = dynamics(calculator, [copper])
+    before = copper.get_total_energy()
+    for _ in range(20):
+        step()
+    assert abs(copper.get_total_energy() - before) < 1e-3 * len(copper)
+    assert 0.01 < np.abs(copper.positions - start).max() < 0.5
+
+
+def test_dynamics_is_measured_with_a_skin(tmp_path: Path) -> None:
+    done = bench(tmp_path, "--preset", "tiny", "--systems", "Cu32", "--tasks", "dynamics", "--skin", "0.5")
+    assert [line["task"] for line in done.lines] == ["dynamics"]
+    assert done.one(contestant="tiny")["skin"] == 0.5
 
 
 def test_a_saved_model_is_measured_whatever_its_elements(tmp_path: Path) -> None:

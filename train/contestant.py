@@ -28,7 +28,12 @@ MEAN_NEIGHBORS = 20.0  # of an untrained model: scales features, not time
 
 
 def factory(
-    elements: Sequence[str], dtype: str, cutoff: float, preset: str = "small", model: str = ""
+    elements: Sequence[str],
+    dtype: str,
+    cutoff: float,
+    preset: str = "small",
+    model: str = "",
+    skin: float = 0.0,
 ) -> EquivCalculator:
     """The calculator of a saved model, or of an untrained one of a preset.
 
@@ -36,20 +41,20 @@ def factory(
         ValueError: an unknown preset, or no model in the file.
     """
     if model:
-        return EquivCalculator(model, dtype=dtype)
+        return EquivCalculator(model, dtype=dtype, skin=skin)
     if preset not in PRESETS:
         raise ValueError(
             f"there is no preset {preset!r}{suggest(preset, PRESETS)}; there are {', '.join(PRESETS)}"
         )
     facts = Statistics(tuple(elements), (0.0,) * len(elements), 1.0, MEAN_NEIGHBORS)
     precision: torch.dtype = getattr(torch, dtype)
-    return EquivCalculator(build({**PRESETS[preset], "cutoff": cutoff}, facts, dtype=precision))
+    return EquivCalculator(build({**PRESETS[preset], "cutoff": cutoff}, facts, dtype=precision), skin=skin)
 
 
 def about(calculator: EquivCalculator) -> dict[str, Any]:
-    """Number of weights, and the cutoff in Å."""
+    """Number of weights, cutoff and skin in Å."""
     n = sum(p.numel() for p in calculator.potential.parameters())
-    return {"parameters": n, "cutoff": calculator.potential.cutoff}
+    return {"parameters": n, "cutoff": calculator.potential.cutoff, "skin": calculator.skin}
 
 
 def batch(calculator: EquivCalculator, structures: Sequence[Atoms]) -> Graph:

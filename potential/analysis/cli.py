@@ -45,7 +45,6 @@ class _SetPython(argparse.Action):
 
 def parser() -> argparse.ArgumentParser:
     """The options."""
-    cores = os.cpu_count() or 1
     p = argparse.ArgumentParser(
         prog="potential-bench",
         description="Measure energy and forces, with and without the neighbor list, and training steps: time, memory, "
@@ -68,6 +67,13 @@ def parser() -> argparse.ArgumentParser:
         metavar="PATH",
         help="Python of the environment of the --calculator before it",
     )
+    _add_measurement(p, os.cpu_count() or 1)
+    p.add_argument("--output", default="speed-run", metavar="DIR", help="for speed.jsonl and speed.png")
+    return p
+
+
+def _add_measurement(p: argparse.ArgumentParser, cores: int) -> None:
+    """What is measured, and how."""
     p.add_argument(
         "--systems", nargs="+", metavar="NAME",
         help="'molecules' (5 of 27 atoms), crystals such as Si64 or Cu108, or files of structures (the first 5)",
@@ -76,7 +82,11 @@ def parser() -> argparse.ArgumentParser:
         "--max-atoms", type=int, default=512, metavar="N", help="largest crystal of the standard series"
     )
     p.add_argument(
-        "--tasks", nargs="+", default=list(TASKS), metavar="TASK", help="forces, evaluation, training"
+        "--tasks",
+        nargs="+",
+        default=[task for task in TASKS if task != "dynamics"],
+        metavar="TASK",
+        help="forces, dynamics, evaluation, training (default: all but dynamics)",
     )
     p.add_argument("--dtype", nargs="+", default=["float32"], metavar="TYPE", help="float32, float64")
     p.add_argument(
@@ -85,6 +95,13 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     p.add_argument(
         "--cutoff", type=float, default=5.0, metavar="Å", help="of untrained networks (default: 5)"
+    )
+    p.add_argument(
+        "--skin",
+        type=float,
+        default=0.0,
+        metavar="Å",
+        help="of calculators that can keep their neighbors (default: 0)",
     )
     p.add_argument(
         "--rounds", type=int, default=15, metavar="N", help="turns of every contestant (default: 15)"
@@ -96,8 +113,6 @@ def parser() -> argparse.ArgumentParser:
         metavar="S",
         help="begin no new round after this time (default: 30)",
     )
-    p.add_argument("--output", default="speed-run", metavar="DIR", help="for speed.jsonl and speed.png")
-    return p
 
 
 def contestants(args: argparse.Namespace) -> list[Contestant]:
@@ -150,6 +165,8 @@ def settings(args: argparse.Namespace) -> Settings:
     cores = os.cpu_count() or 1
     if not all(1 <= n <= cores for n in args.threads):
         raise ValueError(f"--threads {' '.join(map(str, args.threads))}: give numbers from 1 to {cores}")
+    if not args.skin >= 0:
+        raise ValueError(f"--skin {args.skin}: it cannot be negative")
     for option in ("rounds", "seconds", "cutoff", "max_atoms"):
         if not getattr(args, option) > 0:
             raise ValueError(f"--{option.replace('_', '-')} {getattr(args, option)}: it must be positive")
@@ -159,6 +176,7 @@ def settings(args: argparse.Namespace) -> Settings:
         dtypes=args.dtype,
         threads=args.threads,
         cutoff=args.cutoff,
+        skin=args.skin,
         rounds=args.rounds,
         seconds=args.seconds,
     )

@@ -30,10 +30,11 @@ class Settings:
     """What is measured, and how long."""
 
     systems: Sequence[System]
-    tasks: Sequence[str] = TASKS
+    tasks: Sequence[str] = tuple(task for task in TASKS if task != "dynamics")
     dtypes: Sequence[str] = ("float32",)
     threads: Sequence[int] = (1,)
     cutoff: float = 5.0  # Å, for contestants that are free to choose
+    skin: float = 0.0  # Å, for contestants that can keep their neighbors
     rounds: int = 15
     seconds: float = 30.0  # after which no new round begins
 
@@ -76,7 +77,12 @@ def measure(contestants: Sequence[Contestant], settings: Settings) -> Iterator[L
     systems = sorted(settings.systems, key=lambda system: system.n_atoms)
     for dtype in settings.dtypes:
         for threads in settings.threads:
-            options = {"dtype": dtype, "elements": elements_of(systems), "cutoff": settings.cutoff}
+            options = {
+                "dtype": dtype,
+                "elements": elements_of(systems),
+                "cutoff": settings.cutoff,
+                "skin": settings.skin,
+            }
             with running(contestants, threads, options) as workers:
                 # One task after the other, from small to large: memory peaks of a task then follow the system.
                 for task in settings.tasks:

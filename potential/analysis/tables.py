@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 TITLES = {
     "forces": "forces through ASE, with the neighbor list",
+    "dynamics": "a step of molecular dynamics through ASE",
     "evaluation": "energy and forces, neighbors known",
     "training": "training step",
 }

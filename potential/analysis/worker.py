@@ -27,11 +27,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-TASKS = ("forces", "evaluation", "training")
+TASKS = ("forces", "dynamics", "evaluation", "training")
+ANY_CALCULATOR = TASKS[:2]  # tasks that need no adapter
 WARM_UP = 3  # calls before the clock runs; a call longer than PATIENCE is warm after one
 PATIENCE = 5.0  # s
 GAP = 15.0  # Å between molecules evaluated together
 DISPLACEMENT = 0.01  # Å; atoms move between calls, as in dynamics, so that no calculator answers from memory
+TEMPERATURE = 300.0  # K, at the start of dynamics
+TIME_STEP = 1.0  # fs
 
 
 @dataclass
@@ -103,7 +106,7 @@ def make(stage: Stage, calculator: str, options: dict[str, Any]) -> dict[str, An
         except importlib.metadata.PackageNotFoundError:
             continue
     return {
-        "tasks": ["forces", *(task for task in TASKS[1:] if task in more)],
+        "tasks": [*ANY_CALCULATOR, *(task for task in TASKS if task in more and task not in ANY_CALCULATOR)],
         "split": "split" in more,
         "dtype": given.get("dtype", "own"),
         "versions": versions,
@@ -142,6 +145,28 @@ def together(structures: list[Any]) -> list[Any]:
 
 
 def dynamics(calculator: Any, structures: list[Any]) -> Callable[[], Any]:
+    """A step of velocity Verlet in ASE, begun at 300 K."""
+    import numpy as np
+    from ase import units
+    from ase.md.verlet import VelocityVerlet
+
+    runs = []
+    for atoms in together(structures):
+        atoms.calc = calculator
+        spread = np.sqrt(units.kB * TEMPERATURE * atoms.get_masses())[:, None]
+        atoms.set_momenta(spread * np.random.default_rng(0).normal(size=(len(atoms), 3)))
+        runs.append(VelocityVerlet(atoms, timestep=TIME_STEP * units.fs))
+
+    def call() -> None:
+        for run in runs:
+            run.run(1)
+            if not np.isfinite(run.atoms.get_velocities()).all():
+                raise ValueError("the atoms flew apart; give a trained model")
+
+    return call
+
+
+def forces(calculator: Any, structures: list[Any]) -> Callable[[], Any]:
     """Forces as molecular dynamics asks for them: once, after the atoms have moved a little.
 
     The energy is not asked for apart: a calculator that knows it anyway does not gain, one that would compute
@@ -176,8 +201,8 @@ def prepare(stage: Stage, task: str, structures: list[dict[str, Any]]) -> dict[s
     stage.base_mib = memory("VmRSS")
     atoms, more = structures_of(structures), vars(stage.module)
     edges = more["edges"](stage.calculator, atoms) if "edges" in more else None
-    if task == "forces":
-        stage.call = dynamics(stage.calculator, atoms)
+    if task in ANY_CALCULATOR:
+        stage.call = {"forces": forces, "dynamics": dynamics}[task](stage.calculator, atoms)
     else:
         stage.call = more[task](stage.calculator, atoms)
     stage.period = more.get("PERIODS", {}).get(task, 1)
