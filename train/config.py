@@ -86,7 +86,13 @@ class Fit:
     )
     minutes: float = option(0.0, "wall time of training; 0: from `epochs`", "min", bounds="[0, inf)")
     batch_size: int = option(0, "structures per step; 0: chosen from the data", bounds="[0, inf)")
-    optimizer: str = option("soap", "how weights follow from gradients", choices=("soap", "adamw"))
+    optimizer: str = option(
+        "soap",
+        "how weights follow from gradients: soap, or by its name one of torch.optim or of pytorch-optimizer",
+    )
+    optimizer_options: tuple[str, ...] = option(
+        (), "more settings of the optimizer, each as name=value, such as momentum=0.9 or betas=[0.9, 0.99]"
+    )
     learning_rate: float = option(0.005, "step size after warm-up and before decay", bounds="(0, inf)")
     weight_decay: float = option(
         0.0, "pull of the weights to zero, times the learning rate, at each step", bounds="[0, inf)"
@@ -97,11 +103,26 @@ class Fit:
         "steps",
         bounds="[0, inf)",
     )
+    schedule: str = option(
+        "linear",
+        "how the learning rate ends: falls over the part `decay` of the run, stays constant, or falls where the "
+        "validation error does not",
+        choices=("linear", "cosine", "exponential", "constant", "plateau"),
+    )
     decay: float = option(
-        0.6, "last part of the run, over which the learning rate falls to zero", bounds="(0, 1]"
+        0.6, "last part of the run, over which the learning rate falls; 1: all of it", bounds="(0, 1]"
+    )
+    final_rate: float = option(
+        0.0, "learning rate at the end of the fall, as part of learning_rate", bounds="[0, 1]"
+    )
+    plateau_factor: float = option(0.5, "of the learning rate, on each plateau", bounds="(0, 1)")
+    plateau_patience: int = option(
+        25, "a plateau: no better validation error for more than this", "epochs", bounds="[1, inf)"
     )
     loss: str = option(
-        "mse", "penalty of an error: squared, or linear beyond huber_delta", choices=("mse", "huber")
+        "mse",
+        "penalty of an error, for forces of each component: squared, absolute, or linear beyond huber_delta",
+        choices=("mse", "mae", "huber"),
     )
     huber_delta: float = option(
         0.01, "error at which huber becomes linear", "force RMS of the data", bounds="(0, inf)"
@@ -109,6 +130,13 @@ class Fit:
     energy_weight: float = option(1.0, "of the energy per atom", bounds="[0, inf)")
     forces_weight: float = option(1.0, "of the forces", bounds="[0, inf)")
     stress_weight: float = option(0.1, "of the virial per atom", bounds="[0, inf)")
+    stage_two: float = option(
+        0.0, "last part of the run with the weights stage_two_...; 0: no second stage", bounds="[0, 1)"
+    )
+    stage_two_energy_weight: float = option(10.0, "energy_weight of the second stage", bounds="[0, inf)")
+    stage_two_forces_weight: float = option(1.0, "forces_weight of the second stage", bounds="[0, inf)")
+    stage_two_stress_weight: float = option(0.1, "stress_weight of the second stage", bounds="[0, inf)")
+    stage_two_rate: float = option(1.0, "factor of the learning rate in the second stage", bounds="(0, inf)")
     clip: float = option(10.0, "largest norm of the gradient; a longer one is shortened", bounds="(0, inf)")
     ema: float = option(0.99, "decay of the moving average of the weights", bounds="(0, 1]")
     max_skipped: int = option(
@@ -195,10 +223,10 @@ def check(config: Config) -> None:
         raise ValueError(
             f"both epochs = {fit.epochs} and minutes = {fit.minutes} are given; give one, the other follows"
         )
-    if not max(fit.energy_weight, fit.forces_weight) > 0:
-        raise ValueError(
-            "[fit] energy_weight and forces_weight are both 0: nothing to learn; raise one of them"
-        )
+    for stage in ("", "stage_two_")[: 1 + (fit.stage_two > 0)]:
+        names = [f"{stage}{label}_weight" for label in ("energy", "forces", "stress")]
+        if not any(getattr(fit, name) for name in names):
+            raise ValueError(f"[fit] {', '.join(names)} are all 0: nothing to learn; raise one of them")
     preset = config.model.get("preset", "small")
     if not isinstance(preset, str) or preset not in PRESETS:
         raise ValueError(

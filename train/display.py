@@ -7,7 +7,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from train.run import Plan, Run
+from train.run import Run
+from train.schedule import Plan
 
 
 def duration(seconds: float) -> str:

@@ -27,7 +27,8 @@ from train.evaluate import errors, evaluate, write_predictions
 from train.loop import Task, continue_run, run_epochs
 from train.plan import choose_fit, choose_model, elements, make_potential, measure, seconds_per_step
 from train.report.page import draw
-from train.run import Run, make_plan, start
+from train.run import Run, start
+from train.schedule import make_plan
 from train.sets import Sets, read_sets, split_record
 from train.statistics import GIVEN, ISOLATED, E0Fit, fit_e0
 from train.toml import to_toml
@@ -184,7 +185,11 @@ def identity(job: Job) -> dict[str, Any]:
             s: e for s, e in job.e0.e0.items() if job.e0.sources.get(s) in (GIVEN, ISOLATED)
         },  # not fitted
         "model settings": {k: v for k, v in job.config.model.items() if k != "preset"},
-        "fit settings": {k: v for k, v in asdict(job.config.fit).items() if k not in free},
+        "fit settings": {
+            k: list(v) if isinstance(v, tuple) else v  # as JSON gives it back
+            for k, v in asdict(job.config.fit).items()
+            if k not in free
+        },
     }
 
 

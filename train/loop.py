@@ -18,7 +18,8 @@ from typing import Any
 from train.batches import Sample, shuffled
 from train.config import Fit
 from train.evaluate import errors, evaluate
-from train.run import Plan, Run, load_state, save_state
+from train.run import Run, load_state, save_state
+from train.schedule import Plan, begin_stage_two, of_stage, reduce_on_plateau, score
 from train.step import Failed, NotFinite, OutOfMemory, blame, recover, train_step
 
 VALIDATE_STEPS = 50  # validate at the first end of an epoch that is at least this many steps after the last
@@ -49,16 +50,16 @@ def validate(run: Run, valid: Sequence[Sample], fit: Fit) -> dict[str, float | i
     """
     with run.ema.average_parameters():
         e = errors(evaluate(run.potential, valid, fit.device))
-        terms = [(fit.energy_weight, e["energy_rmse"]), (fit.forces_weight, e["forces_rmse"])]
-        score = sum(weight * value**2 for weight, value in terms if value is not None)
-        if not math.isfinite(score):
+        now = score(e, of_stage(fit, run))
+        if not math.isfinite(now):
             raise ValueError(
                 f"step {run.step}: predictions of the validation frames are not finite, the training diverged; "
                 f"lower --set fit.learning_rate (it was {fit.learning_rate})"
             )
-        if score < run.best:
-            run.best, run.best_epoch = score, run.epoch
+        if now < run.best:
+            run.best, run.best_epoch = now, run.epoch
             run.best_weights = {k: v.detach().clone() for k, v in run.potential.state_dict().items()}
+    reduce_on_plateau(run, fit)
     line: dict[str, float | int | None] = {
         "epoch": run.epoch,
         "step": run.step,
@@ -99,7 +100,7 @@ def run_epochs(run: Run, task: Task) -> str:
     """
     plan, fit = task.plan, task.fit
     saved = begun = time.monotonic()
-    before = run.seconds
+    before, run.planned = run.seconds, plan.epochs
     trunk = task.directory / "trunk.safetensors"
     with stop_signals() as stopping:
         while plan.done(run) < 1:
@@ -110,10 +111,12 @@ def run_epochs(run: Run, task: Task) -> str:
             while run.position < len(batches) and plan.done(run) < 1:
                 if plan.decaying(run) and not trunk.exists():
                     save_state(run, trunk)
+                if plan.second(run) and run.stage == 1:
+                    begin_stage_two(run)
                 index = batches[run.position]
                 samples = [task.train[i] for i in index]
                 try:
-                    train_step(run, samples, fit, plan.rate(run))
+                    train_step(run, samples, of_stage(fit, run), plan.rate(run))
                 except (NotFinite, OutOfMemory) as error:
                     if recover(run, Failed(samples, [task.names[i] for i in index], error), fit, task.say):
                         continue
@@ -183,7 +186,7 @@ def continue_run(run: Run, task: Task) -> str:
     state, trunk = task.directory / "state.safetensors", task.directory / "trunk.safetensors"
     if trunk.exists():
         load_state(run, trunk)
-        if not task.plan.decaying(run):
+        if task.plan.extends(run):
             trunk.replace(state)  # first of all: a kill from here on finds the state to go on from
             cut_metrics(task.directory, run.step)
             return (

@@ -83,6 +83,9 @@ def penalties(
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Weighted sum of penalties and count of labels for each target, in units of `scale` (eV).
 
+    Every component of the forces and of the virial is a label of its own, also for `mae`: no mean of a mean, and no
+    norm of a vector, whose gradient would not exist at zero.
+
     `weights` is from `spread`; without it every label counts 1.
     """
     out = {}
@@ -92,7 +95,7 @@ def penalties(
             delta = fit.huber_delta  # scaled to x^2 near zero, so that weights mean the same as with mse
             x = torch.where(x.abs() < delta, x**2, delta * (2 * x.abs() - delta))
         else:
-            x = x**2
+            x = x.abs() if fit.loss == "mae" else x**2
         if weights is not None:
             x = weights[name] * x
         out[name] = (x.sum(), known.sum())

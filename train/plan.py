@@ -17,6 +17,7 @@ from potential.model import Potential, Statistics, build, check_device, settings
 from train.batches import Sample, force_rms, mean_neighbors
 from train.config import PRESETS, Config, Fit
 from train.data.dataset import Frame
+from train.data.labels import LABELS
 from train.loop import Task
 from train.run import start
 from train.statistics import E0Fit
@@ -51,7 +52,17 @@ def choose_model(config: Config, frames: Sequence[Frame]) -> tuple[dict[str, Any
 
 
 def choose_fit(fit: Fit, frames: Sequence[Frame]) -> tuple[Fit, list[str]]:
-    """Batch size and length of the run where they are not given, and why."""
+    """Batch size and length of the run where they are not given, and why.
+
+    Raises:
+        ValueError: no frame has a label whose weight is not 0.
+    """
+    wanted = [label for label in LABELS if getattr(fit, f"{label}_weight")]
+    if not any(getattr(f, label) is not None for label in wanted for f in frames):
+        raise ValueError(
+            f"no training frame has {' or '.join(wanted)}, and the weights of all else are 0: nothing to learn; raise "
+            "--set fit.energy_weight, fit.forces_weight or fit.stress_weight"
+        )
     why = []
     if not fit.batch_size:
         mean_atoms = sum(len(f.atoms) for f in frames) / len(frames)

@@ -1,4 +1,4 @@
-"""A run: everything that changes while training, how long it lasts, and how it is saved."""
+"""A run: everything that changes while training, and how it is saved."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch_ema import ExponentialMovingAverage
 from potential.checkpoint import read, write
 from potential.model import Potential
 from train.config import Fit
-from train.soap import Soap
+from train.optimizers import make_optimizer
 from train.state import pack, unpack
 
 
@@ -37,59 +37,25 @@ class Run:
     best: float = math.inf
     best_epoch: int = 0
     best_weights: dict[str, Tensor] = field(default_factory=dict)
+    planned: int = 0  # epochs that the run is to have; 0: minutes were given
+    stage: int = 1  # 2: the loss is weighted as at the end
+    reductions: int = 0  # of the learning rate, on plateaus
+    reduced: int = 0  # epoch of the last reduction
     skipped: int = 0  # steps in a row that were not finite
     at_once: int = 0  # structures of a batch that fit into memory; 0: all
 
 
-FORMAT = 3  # 2: state of our own SOAP; 3: skipped steps, structures at once
+FORMAT = (
+    3  # 2: state of our own SOAP; 3: planned epochs, stage, reductions, skipped steps, structures at once
+)
 COUNTERS = ("epoch", "position", "step", "seconds", "sums", "validated", "best", "best_epoch", "best_weights",
-            "skipped", "at_once")  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How long a run is: in steps when epochs are given, otherwise in seconds."""
-
-    n_batches: int
-    epochs: int
-    seconds: float
-    warmup: int
-    decay: float
-
-    @property
-    def total_steps(self) -> int:
-        return self.epochs * self.n_batches
-
-    @property
-    def decay_step(self) -> int:
-        """First step of the decay of the learning rate (epochs given)."""
-        return int((1 - self.decay) * self.total_steps)
-
-    def done(self, run: Run) -> float:
-        """Finished fraction of the run."""
-        return run.step / self.total_steps if self.epochs else run.seconds / self.seconds
-
-    def decaying(self, run: Run) -> bool:
-        return run.step >= self.decay_step if self.epochs else self.done(run) >= 1 - self.decay
-
-    def rate(self, run: Run) -> float:
-        """Factor of the learning rate: linear warm-up, constant, linear decay to zero."""
-        return min(1.0, (run.step + 1) / max(self.warmup, 1)) * max(
-            0.0, min(1.0, (1 - self.done(run)) / self.decay)
-        )
-
-
-def make_plan(fit: Fit, n_batches: int) -> Plan:
-    return Plan(n_batches, fit.epochs, 60 * fit.minutes, min(fit.warmup_steps, n_batches), fit.decay)
+            "planned", "stage", "reductions", "reduced", "skipped", "at_once")  # fmt: skip
 
 
 def start(potential: Potential, fit: Fit, identity: dict[str, Any] | None = None) -> Run:
     """A run at its beginning."""
     weights = list(potential.parameters())
-    if fit.optimizer == "soap":
-        optimizer: torch.optim.Optimizer = Soap(weights, lr=fit.learning_rate, weight_decay=fit.weight_decay)
-    else:
-        optimizer = torch.optim.AdamW(weights, lr=fit.learning_rate, weight_decay=fit.weight_decay)
+    optimizer = make_optimizer(weights, fit)
     return Run(potential, optimizer, ExponentialMovingAverage(weights, decay=fit.ema), identity or {})
 
 

@@ -1,0 +1,201 @@
+"""Schedules of the learning rate, the second stage, penalties and scores; each run can be made longer exactly."""
+
+from __future__ import annotations
+
+import io
+import lzma
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ase.io import read
+
+from potential.checkpoint import read as read_tensors
+from train import loop
+from train.batches import Sample, normalized, prepare
+from train.config import Config, Fit, check
+from train.data.dataset import Frame
+from train.loop import Task, continue_run, run_epochs
+from train.loss import penalties, total
+from train.plan import choose_fit, elements, make_potential, measure
+from train.run import Run, start
+from train.schedule import make_plan, of_stage, score
+from train.statistics import fit_e0
+
+DATA = Path(__file__).parents[1] / "data"
+CUTOFF = 3.0
+DIALS = {
+    "channels": 4,
+    "message_channels": 4,
+    "vector_channels": 2,
+    "correlation": 2,
+    "lmax": 1,
+    "cutoff": CUTOFF,
+}
+FIT = Fit(batch_size=4, warmup_steps=3)
+
+
+@pytest.fixture(scope="module")
+def frames() -> list[Frame]:
+    text = lzma.decompress((DATA / "acac/train_300K.xyz.xz").read_bytes()).decode()
+    rows = read(io.StringIO(text), ":20", format="extxyz")
+    return [Frame(a, a.get_potential_energy(), a.get_forces(), None, "f", k) for k, a in enumerate(rows)]
+
+
+def trained(directory: Path, frames: Sequence[Frame], fit: Fit) -> tuple[Run, list[tuple[int, float, float]]]:
+    """A run of `fit.epochs` in `directory`, gone on with where one is there; and for each of its steps number, rate
+    and energy weight."""
+    directory.mkdir(exist_ok=True)
+    samples = prepare(frames, CUTOFF)
+    facts = measure(frames, samples, fit_e0(frames, elements(frames)))
+    run = start(make_potential(DIALS, facts, fit), fit)
+    steps: list[tuple[int, float, float]] = []
+    whole = loop.train_step
+
+    def counted(run: Run, samples: Sequence[Sample], now: Fit, rate: float) -> float:
+        steps.append((run.step, rate, now.energy_weight))
+        return whole(run, samples, now, rate)
+
+    plan = make_plan(fit, -(-16 // fit.batch_size))
+    task = Task(
+        normalized(samples[:16]), samples[16:], [""] * 16, fit, plan, directory, lambda run, line: None
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "train_step", counted)
+        patch.setattr(loop, "VALIDATE_STEPS", 1)
+        continue_run(run, task)
+        assert run_epochs(run, task) == "done"
+    return run, steps
+
+
+WAYS: dict[str, dict[str, Any]] = {
+    "cosine": {"schedule": "cosine", "decay": 1.0},
+    "exponential": {"schedule": "exponential", "final_rate": 0.01, "decay": 0.5},
+    "constant": {"schedule": "constant"},
+    "plateau": {"schedule": "plateau", "plateau_patience": 1, "learning_rate": 0.3},
+    "stage two": {"stage_two": 0.75, "decay": 0.3, "loss": "mae"},
+    "late stage two": {"stage_two": 0.25, "schedule": "constant", "stage_two_rate": 0.5},
+    "sgd": {"optimizer": "sgd", "optimizer_options": ("momentum=0.9",), "schedule": "cosine"},
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_three_and_three_epochs_are_six(way: str, tmp_path: Path, frames: list[Frame]) -> None:
+    fit = replace(FIT, **WAYS[way])
+    whole, steps = trained(tmp_path / "six", frames, replace(fit, epochs=6))
+    trained(tmp_path / "three", frames, replace(fit, epochs=3))
+    resumed, more = trained(tmp_path / "three", frames, replace(fit, epochs=6))
+    (_, a), (_, b) = (read_tensors(tmp_path / d / "state.safetensors") for d in ("six", "three"))
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    for name in ("best", "best_epoch", "stage", "reductions", "reduced", "step"):
+        assert getattr(whole, name) == getattr(resumed, name), name
+    assert steps[more[0][0] :] == more
+    if way == "plateau":
+        assert whole.reductions > 0
+        assert steps[-1][1] == 0.5**whole.reductions
+
+
+def test_the_second_stage_begins_where_it_should(tmp_path: Path, frames: list[Frame]) -> None:
+    fit = replace(FIT, epochs=4, stage_two=0.5, stage_two_rate=0.1, schedule="constant")
+    run, steps = trained(tmp_path / "a", frames, fit)
+    assert [weight for _, _, weight in steps] == [1.0] * 8 + [10.0] * 8
+    assert [rate for _, rate, _ in steps[3:]] == [1.0] * 5 + [0.1] * 8
+    assert (run.stage, run.best_epoch >= 3) == (2, True)
+    # stages of the same weights are one stage
+    same = replace(fit, stage_two_energy_weight=1.0, stage_two_rate=1.0)
+    one, _ = trained(tmp_path / "b", frames, same)
+    two, _ = trained(tmp_path / "c", frames, replace(same, stage_two=0.0))
+    pairs = zip(one.potential.parameters(), two.potential.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_rates_are_what_their_names_say() -> None:
+    samples = Fit(epochs=10, decay=0.5, warmup_steps=0, final_rate=0.1)
+    run = Run.__new__(Run)
+    run.stage, run.reductions, run.seconds = 1, 0, 0.0
+    known = {
+        "linear": [1.0, 1.0, 1.0, 0.55, 0.1],
+        "cosine": [1.0, 1.0, 1.0, 0.55, 0.1],
+        "exponential": [1.0, 1.0, 1.0, math.sqrt(0.1), 0.1],
+        "constant": [1.0] * 5,
+    }
+    for shape, expected in known.items():
+        plan = make_plan(replace(samples, schedule=shape), 100)
+        rates = []
+        for run.step in (0, 250, 500, 750, 1000):
+            rates.append(plan.rate(run))
+        assert rates == pytest.approx(expected), shape
+    run.step = 600  # a fifth of the way down
+    assert make_plan(replace(samples, schedule="cosine"), 100).rate(run) == pytest.approx(
+        0.1 + 0.9 * (1 + math.cos(math.pi / 5)) / 2
+    )
+    plan = make_plan(Fit(epochs=7), 33)  # the default is the formula that it always was, to the last bit
+    for run.step in range(7 * 33):
+        left = max(0.0, min(1.0, (1 - run.step / (7 * 33)) / 0.6))
+        assert plan.rate(run) == min(1.0, (run.step + 1) / 33) * left
+
+
+def test_penalties_are_means_over_all_labels() -> None:
+    """Of a batch of different sizes: sum over sum, not a mean of means."""
+    d = torch.tensor([[3.0, -4.0, 0.0], [0.5, 0.0, 0.0], [0.0, 0.0, -2.0]], dtype=torch.float64)
+    known = torch.tensor([True, True, False])[:, None].expand(3, 3)
+    d = torch.where(known, d, torch.zeros_like(d)).requires_grad_()
+    fits = {
+        "mse": (9 + 16 + 0.25) / 4,
+        "mae": 7.5 / 2,
+        "huber": (1 * (2 * 1.5 - 1) + 1 * (2 * 2 - 1) + 0.25**2),
+    }
+    for loss, expected in fits.items():
+        fit = Fit(loss=loss, huber_delta=1.0, forces_weight=2.0)
+        value = total(penalties({"forces": (d, known)}, fit, scale=2.0), fit)
+        assert value.item() == pytest.approx(2.0 * expected / 6), loss
+        (gradient,) = (torch.func.grad(lambda x: total(penalties({"forces": (x, known)}, fit, 2.0), fit))(d),)  # noqa: B023
+        assert bool(torch.isfinite(gradient).all())
+
+
+def test_the_best_model_has_least_of_what_is_minimized() -> None:
+    e: dict[str, float | int | None] = {"energy_rmse": 3.0, "forces_rmse": 2.0, "stress_rmse": 5.0}
+    e |= {"energy_mae": 1.0, "forces_mae": 0.5, "stress_mae": 4.0}
+    assert score(e, Fit(energy_weight=2.0)) == 2 * 9 + 4
+    assert score(e, Fit(energy_weight=2.0, loss="mae")) == 2.5
+    assert score({**e, "energy_rmse": None}, Fit()) == 4
+    assert score(e, Fit(energy_weight=0.0, forces_weight=0.0, stress_weight=2.0)) == 50
+    run = Run.__new__(Run)
+    run.stage = 2
+    two = of_stage(Fit(stage_two_energy_weight=7.0), run)
+    assert {k: v for k, v in asdict(two).items() if v != asdict(Fit())[k]} == {
+        "energy_weight": 7.0,
+        "stage_two_energy_weight": 7.0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"energy_weight": 0.0, "forces_weight": 0.0, "stress_weight": 0.0}, "all 0: nothing to learn"),
+        (
+            {"stage_two": 0.2} | {f"stage_two_{k}_weight": 0.0 for k in ("energy", "forces", "stress")},
+            "stage_two_energy_weight, .* are all 0",
+        ),
+        ({"schedule": "cosin"}, "did you mean 'cosine'"),
+        ({"stage_two": 1.0}, "stage_two is 1.0"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        check(Config(fit=Fit(**settings)))
+
+
+def test_an_exponential_needs_an_end() -> None:
+    with pytest.raises(ValueError, match="never reaches final_rate = 0"):
+        make_plan(Fit(epochs=1, schedule="exponential"), 3)
+
+
+def test_nothing_to_learn_from_labels_that_are_not_there(frames: list[Frame]) -> None:
+    with pytest.raises(ValueError, match="no training frame has stress"):
+        choose_fit(Fit(energy_weight=0.0, forces_weight=0.0), frames)

@@ -1,0 +1,128 @@
+"""How long a run is, how its learning rate goes, and where its second stage begins."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from train.config import Fit
+from train.run import Run
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long a run is: in steps when epochs are given, otherwise in seconds."""
+
+    n_batches: int
+    epochs: int
+    seconds: float
+    warmup: int
+    decay: float = 0.0  # last part of the run, over which the learning rate falls; 0: it does not
+    shape: str = "linear"
+    final_rate: float = 0.0
+    plateau_factor: float = 1.0
+    stage_two: float = 0.0  # last part of the run, with weights of its own
+    stage_two_rate: float = 1.0
+
+    @property
+    def total_steps(self) -> int:
+        return self.epochs * self.n_batches
+
+    @property
+    def decay_step(self) -> int:
+        """First step that a longer run would not make in the same way (epochs given): of the decay or of the second
+        stage. The last one at the latest, because a run ends with a validation that the longer one need not make."""
+        part = max(self.decay, self.stage_two)
+        return min(int((1 - part) * self.total_steps), self.total_steps - 1)
+
+    def done(self, run: Run) -> float:
+        """Finished fraction of the run."""
+        return run.step / self.total_steps if self.epochs else run.seconds / self.seconds
+
+    def decaying(self, run: Run) -> bool:
+        """What comes depends on the length of the run."""
+        if self.epochs:
+            return run.step >= self.decay_step
+        return self.done(run) >= 1 - max(self.decay, self.stage_two)
+
+    def extends(self, trunk: Run) -> bool:
+        """This plan passes through a state that was kept where what comes began to depend on the length of a run."""
+        other = trunk.planned != self.epochs
+        return not self.decaying(trunk) or bool(self.epochs and other and trunk.step <= self.decay_step)
+
+    def second(self, run: Run) -> bool:
+        """The second stage has come."""
+        if not self.stage_two:
+            return False
+        if self.epochs:
+            return run.step >= int((1 - self.stage_two) * self.total_steps)
+        return self.done(run) >= 1 - self.stage_two
+
+    def rate(self, run: Run) -> float:
+        """Factor of the learning rate: linear warm-up, constant, and then down from 1 to `final_rate`."""
+        left = max(0.0, min(1.0, (1 - self.done(run)) / self.decay)) if self.decay else 1.0
+        rate = min(1.0, (run.step + 1) / max(self.warmup, 1))
+        if self.shape == "exponential":
+            rate *= self.final_rate ** (1 - left)
+        else:
+            left = (1 - math.cos(math.pi * left)) / 2 if self.shape == "cosine" else left
+            rate *= self.final_rate + (1 - self.final_rate) * left
+        return rate * self.plateau_factor**run.reductions * (self.stage_two_rate if run.stage == 2 else 1.0)
+
+
+def make_plan(fit: Fit, n_batches: int) -> Plan:
+    """The plan of a run with `n_batches` steps an epoch.
+
+    Raises:
+        ValueError: an exponential that is to end at 0.
+    """
+    if fit.schedule == "exponential" and not fit.final_rate:
+        raise ValueError(
+            "[fit] schedule = 'exponential' never reaches final_rate = 0; give one, such as 0.01"
+        )
+    return Plan(
+        n_batches,
+        fit.epochs,
+        60 * fit.minutes,
+        min(fit.warmup_steps, n_batches),
+        decay=0.0 if fit.schedule in ("constant", "plateau") else fit.decay,
+        shape=fit.schedule,
+        final_rate=fit.final_rate,
+        plateau_factor=fit.plateau_factor,
+        stage_two=fit.stage_two,
+        stage_two_rate=fit.stage_two_rate,
+    )
+
+
+def begin_stage_two(run: Run) -> None:
+    """Errors are weighted in another way from here on, so the best so far is no longer comparable."""
+    run.stage, run.best, run.best_epoch = 2, math.inf, run.epoch
+
+
+def of_stage(fit: Fit, run: Run) -> Fit:
+    """The settings with the weights of the stage that the run is in."""
+    if run.stage == 1:
+        return fit
+    return replace(
+        fit,
+        energy_weight=fit.stage_two_energy_weight,
+        forces_weight=fit.stage_two_forces_weight,
+        stress_weight=fit.stage_two_stress_weight,
+    )
+
+
+def reduce_on_plateau(run: Run, fit: Fit) -> None:
+    """Lower the learning rate where the validation error has not fallen for a while."""
+    if fit.schedule == "plateau" and run.epoch - max(run.best_epoch, run.reduced) > fit.plateau_patience:
+        run.reductions, run.reduced = run.reductions + 1, run.epoch
+
+
+def score(errors: dict[str, float | int | None], fit: Fit) -> float:
+    """What the best model has least of: weighted squares of the errors of energy and forces (of stress where neither
+    counts), or with the loss `mae` their weighted mean absolute values."""
+    kind, power = ("mae", 1) if fit.loss == "mae" else ("rmse", 2)
+    weights = {"energy": fit.energy_weight, "forces": fit.forces_weight}
+    if not any(weights.values()):
+        weights = {"stress": fit.stress_weight}
+    known = [(weight, errors[f"{name}_{kind}"]) for name, weight in weights.items()]
+    return sum(weight * value**power for weight, value in known if value is not None)
