@@ -41,6 +41,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--seed", type=int, help="of weights, split and shuffling (default: 0)")
     p.add_argument("--device", help="cpu or cuda (default: cpu)")
     p.add_argument(
+        "--dtype", help="float32 or float64, of the network (default: float32; mixed is another name of it)"
+    )
+    p.add_argument(
         "--on-oom", metavar="HOW", help="where memory ends: stop, or shrink: batches in parts (default: stop)"
     )
     p.add_argument(
@@ -50,7 +53,14 @@ def parser() -> argparse.ArgumentParser:
         "--resume", action="store_true", help="continue the run in --output; more --epochs make it longer"
     )
     p.add_argument(
-        "--dry-run", action="store_true", help="check the labels, show every choice, measure, stop"
+        "--dry-run",
+        action="store_true",
+        help="check the labels, show every choice and what each preset costs, stop",
+    )
+    p.add_argument(
+        "--find-lr",
+        action="store_true",
+        help="suggest a learning rate from steps with ever higher ones, stop",
     )
     p.add_argument(
         "--config",
@@ -106,7 +116,13 @@ def configuration(args: argparse.Namespace) -> tuple[Config, Path]:
     given: dict[str, dict[str, Any]] = {
         "data": {**data_settings(args), "folds": args.folds, "fold": args.fold},
         "model": {"preset": args.preset},
-        "fit": {"seed": args.seed, "device": args.device, "on_oom": args.on_oom, **length},
+        "fit": {
+            "seed": args.seed,
+            "device": args.device,
+            "dtype": args.dtype,
+            "on_oom": args.on_oom,
+            **length,
+        },
     }
     config = update(
         config, {s: {k: v for k, v in values.items() if v is not None} for s, values in given.items()}
@@ -133,7 +149,8 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         from train.fit import fit
 
-        result = fit(config, directory, args.resume, args.dry_run)
+        only = "dry run" if args.dry_run else "find lr" if args.find_lr else ""
+        result = fit(config, directory, args.resume, only)
     except ValueError as error:
         print(f"potential-train: {error}", file=sys.stderr)
         return 1

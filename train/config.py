@@ -130,6 +130,14 @@ class Fit:
     energy_weight: float = option(1.0, "of the energy per atom", bounds="[0, inf)")
     forces_weight: float = option(1.0, "of the forces", bounds="[0, inf)")
     stress_weight: float = option(0.1, "of the virial per atom", bounds="[0, inf)")
+    denoise_weight: float = option(
+        0.0,
+        "of the squared error of predicted noise of moved atoms (noisy nodes); 0: none",
+        bounds="[0, inf)",
+    )
+    denoise_sigma: float = option(
+        0.05, "standard deviation of the noise of each coordinate", "Å", bounds="(0, 1]"
+    )
     stage_two: float = option(
         0.0, "last part of the run with the weights stage_two_...; 0: no second stage", bounds="[0, 1)"
     )
@@ -154,7 +162,13 @@ class Fit:
     )
     seed: int = option(0, "of weights, split and shuffling", bounds="[0, inf)")
     device: str = option("cpu", "cpu, cuda, or one of several such as cuda:1")
-    dtype: str = option("float32", "precision of the network", choices=("float32", "float64"))
+    dtype: str = option(
+        "float32",
+        "precision of the network; edge vectors, sums over atoms, forces and E0 are float64 in any case, so mixed is "
+        "another name of float32",
+        choices=("float32", "float64", "mixed"),
+    )
+    tf32: bool = option(False, "training steps on a GPU multiply float32 matrices in TensorFloat-32")
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,13 @@ from potential import __version__
 from potential.checkpoint import save
 from potential.model import Potential
 from train.batches import Sample, normalized, prepare
+from train.budget import budget_text, costs
 from train.config import Config, check
 from train.data.files import expand
 from train.data.weights import weights_record
 from train.display import Display, duration
 from train.evaluate import errors, evaluate, write_predictions
+from train.find_lr import FILES, range_test, write_range_test
 from train.loop import Task, continue_run, run_epochs
 from train.plan import choose_fit, choose_model, elements, make_potential, measure, seconds_per_step
 from train.report.page import draw
@@ -104,25 +106,35 @@ def _estimate(potential: Potential, task: Task) -> str:
     )
 
 
-def fit(config: Config, directory: Path, resume: bool = False, dry_run: bool = False) -> dict[str, Any]:
+def fit(config: Config, directory: Path, resume: bool = False, only: str = "") -> dict[str, Any]:
     """Train a potential and leave the run directory described in ARCHITECTURE.md; returns what it found.
+
+    `only` "dry run" or "find lr" trains nothing: it says what a run costs, or which learning rate suits it.
 
     Raises:
         ValueError: anything wrong with files, labels, settings or the directory; nothing is half-written then.
     """
-    if not dry_run:
+    if not only:
         _check_directory(directory, resume)
     job = prepare_job(config, directory)
     display = job.display
     run = start(job.potential, job.config.fit, identity(job))
-    said = continue_run(run, job.task) if resume and not dry_run else ""
-    if not dry_run:
+    said = continue_run(run, job.task) if resume and not only else ""
+    if not only:
         directory.mkdir(parents=True, exist_ok=True)
         display.log = directory / "log.txt"
         _write(directory / "config.toml", to_toml(_from_anywhere(job.config)))
         _write(directory / "split.json", json.dumps(split_record(job.sets, job.config)))
     display.say("\n".join([job.sets.labels, "", *job.why, ""]))
-    if dry_run:
+    if only == "dry run":
+        size = [sum(len(part.graph.positions) for part in samples) for samples in job.samples.values()]
+        frames = sum(len(samples) for samples in job.samples.values())
+        found = costs(job.potential, job.config.model, job.task)
+        display.say(budget_text(found, str(job.config.model["preset"]), job.task, (frames, sum(size))))
+    if only == "find lr":
+        rate = job.config.fit.learning_rate
+        display.say(write_range_test(range_test(job.potential, job.task), directory, rate))
+    if only:
         return {"why": list(job.why)}
     if resume:
         display.say(said)
@@ -140,7 +152,7 @@ def _check_directory(directory: Path, resume: bool) -> None:
     """Refuse, before anything is read, a directory that is taken or that cannot be written."""
     if directory.exists() and not directory.is_dir():
         raise ValueError(f"{directory} is a file; give the name of a directory with --output")
-    if not resume and directory.exists() and any(directory.iterdir()):
+    if not resume and directory.exists() and {path.name for path in directory.iterdir()} - set(FILES):
         raise ValueError(
             f"{directory} exists and is not empty; continue it with --resume, or give another --output"
         )

@@ -71,6 +71,9 @@ def validate(run: Run, valid: Sequence[Sample], fit: Fit) -> dict[str, float | i
     for name in ("energy", "forces"):
         square, n = sums[name]
         line[f"train_{name}_rmse"] = 1e3 * math.sqrt(square / n) if n else None
+    if fit.denoise_weight:
+        square, n = run.sums.get("noise", [0.0, 0])
+        line["train_noise_rmse"] = math.sqrt(square / n) if n else None
     for name in ("energy", "forces", "stress"):
         line[f"valid_{name}_rmse"], line[f"valid_{name}_mae"] = e[f"{name}_rmse"], e[f"{name}_mae"]
     run.sums, run.validated = {}, run.step

@@ -110,6 +110,7 @@ def spread(weights: Tensor, graph: Graph) -> dict[str, Tensor]:
 
 def total(sums: dict[str, tuple[Tensor, Tensor]], fit: Fit) -> Tensor:
     """The loss: sum over targets of weight * sum / count; one division per target, none for absent labels."""
-    weights = {"energy": fit.energy_weight, "forces": fit.forces_weight, "stress": fit.stress_weight}
+    weights = {"energy": fit.energy_weight, "forces": fit.forces_weight, "stress": fit.stress_weight,
+               "noise": fit.denoise_weight}  # fmt: skip
     terms = [weights[name] * s / n.clamp(min=1) for name, (s, n) in sums.items()]
     return torch.stack(terms).sum()

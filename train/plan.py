@@ -19,7 +19,7 @@ from train.config import PRESETS, Config, Fit
 from train.data.dataset import Frame
 from train.data.labels import LABELS
 from train.loop import Task
-from train.run import start
+from train.run import Run, start
 from train.statistics import E0Fit
 from train.step import Failed, NotFinite, OutOfMemory, recover, train_step
 
@@ -64,6 +64,11 @@ def choose_fit(fit: Fit, frames: Sequence[Frame]) -> tuple[Fit, list[str]]:
             "--set fit.energy_weight, fit.forces_weight or fit.stress_weight"
         )
     why = []
+    if fit.dtype == "mixed":
+        fit = replace(fit, dtype="float32")
+        why.append("dtype mixed: another name of float32, whose geometry and sums are float64")
+    if fit.tf32 and not (fit.device.startswith("cuda") and fit.dtype == "float32"):
+        why.append(f"tf32 changes nothing on {fit.device} in {fit.dtype}")
     if not fit.batch_size:
         mean_atoms = sum(len(f.atoms) for f in frames) / len(frames)
         size = max(1, min(16, round(75 / mean_atoms), len(frames) // 4))
@@ -103,27 +108,37 @@ def make_potential(model: Mapping[str, Any], statistics: Statistics, fit: Fit) -
     """
     check_device(fit.device)
     dials = {k: v for k, v in model.items() if k != "preset"}
-    dtype = {"float32": torch.float32, "float64": torch.float64}[fit.dtype]
+    dtype = torch.float64 if fit.dtype == "float64" else torch.float32
     return build(dials, statistics, fit.seed, dtype).to(fit.device)
 
 
-def seconds_per_step(potential: Potential, task: Task, n_steps: int = 13) -> float:
+def seconds_per_step(potential: Potential, task: Task) -> float:
     """Mean over ten steps of a copy of the potential, after three to warm up.
+
+    Raises:
+        ValueError: see `trial`.
+    """
+    return trial(potential, task, 10)[1]
+
+
+def trial(potential: Potential, task: Task, n_steps: int, most: float = math.inf) -> tuple[Run, float]:
+    """A run of a copy of the potential after some steps, and the mean seconds of `n_steps` of them after three to warm
+    up; of fewer, but three, where all take longer than `most` seconds.
 
     Raises:
         ValueError: a step that is not finite, or does not fit into memory; names the frames.
     """
-    trial, size = start(copy.deepcopy(potential), task.fit), task.fit.batch_size
+    run, size = start(copy.deepcopy(potential), task.fit), task.fit.batch_size
     times: list[float] = []
     strict = replace(task.fit, max_skipped=1)
-    while len(times) < n_steps:
+    while len(times) < n_steps + 3 and (len(times) < 6 or sum(times) < most):
         begin = (len(times) * size) % len(task.train)
         chosen = range(begin, min(begin + size, len(task.train)))
         samples = [task.train[k] for k in chosen]
         begun = time.perf_counter()
         try:
-            train_step(trial, samples, task.fit, 1e-6)
+            train_step(run, samples, task.fit, 1e-6)
             times.append(time.perf_counter() - begun)
         except (NotFinite, OutOfMemory) as error:
-            recover(trial, Failed(samples, [task.names[k] for k in chosen], error), strict, lambda _: None)
-    return sum(times[3:]) / len(times[3:])
+            recover(run, Failed(samples, [task.names[k] for k in chosen], error), strict, lambda _: None)
+    return run, sum(times[3:]) / len(times[3:])

@@ -14,6 +14,7 @@ from torch_ema import ExponentialMovingAverage
 from potential.checkpoint import read, write
 from potential.model import Potential
 from train.config import Fit
+from train.denoise import make_head
 from train.optimizers import make_optimizer
 from train.state import pack, unpack
 
@@ -28,6 +29,7 @@ class Run:
     identity: dict[str, Any] = field(
         default_factory=dict
     )  # what must not change on resume: data, model, settings
+    auxiliary: torch.nn.Module | None = None  # trained along, not part of the model
     epoch: int = 0  # finished epochs
     position: int = 0  # batches done in the current epoch
     step: int = 0
@@ -44,6 +46,12 @@ class Run:
     skipped: int = 0  # steps in a row that were not finite
     at_once: int = 0  # structures of a batch that fit into memory; 0: all
 
+    @property
+    def weights(self) -> list[Tensor]:
+        """All that is trained."""
+        more = [] if self.auxiliary is None else list(self.auxiliary.parameters())
+        return [*self.potential.parameters(), *more]
+
 
 FORMAT = (
     3  # 2: state of our own SOAP; 3: planned epochs, stage, reductions, skipped steps, structures at once
@@ -54,9 +62,10 @@ COUNTERS = ("epoch", "position", "step", "seconds", "sums", "validated", "best",
 
 def start(potential: Potential, fit: Fit, identity: dict[str, Any] | None = None) -> Run:
     """A run at its beginning."""
-    weights = list(potential.parameters())
+    head = make_head(potential, fit.seed) if fit.denoise_weight else None
+    weights = [*potential.parameters(), *(head.parameters() if head is not None else ())]
     optimizer = make_optimizer(weights, fit)
-    return Run(potential, optimizer, ExponentialMovingAverage(weights, decay=fit.ema), identity or {})
+    return Run(potential, optimizer, ExponentialMovingAverage(weights, decay=fit.ema), identity or {}, head)
 
 
 def save_state(run: Run, path: Path) -> None:
@@ -64,6 +73,7 @@ def save_state(run: Run, path: Path) -> None:
     tensors: dict[str, Tensor] = {}
     content = {
         "weights": run.potential.state_dict(),
+        "auxiliary": run.auxiliary.state_dict() if run.auxiliary is not None else {},
         "optimizer": run.optimizer.state_dict(),
         "ema": run.ema.state_dict(),
         **{name: getattr(run, name) for name in COUNTERS},
@@ -93,6 +103,8 @@ def load_state(run: Run, path: Path) -> None:
     try:
         content = unpack(header["content"], tensors)
         run.potential.load_state_dict(content["weights"])
+        if run.auxiliary is not None:
+            run.auxiliary.load_state_dict(content["auxiliary"])
         run.optimizer.load_state_dict(content["optimizer"])
         run.ema.load_state_dict(content["ema"])
         for name in COUNTERS:

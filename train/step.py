@@ -9,11 +9,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from potential.graph import Graph
 from potential.physics import predict
 from train.batches import Sample, batch
 from train.config import Fit
 from train.data.labels import LABELS
+from train.denoise import Slope, draw_noise, labelled_atoms, predict_noise
 from train.loss import differences, penalties, spread, total
+from train.precision import tf32
 from train.run import Run
 
 Sums = dict[str, list[float]]  # of each target and of the loss: sum of squares (or of losses), count
@@ -37,7 +40,7 @@ def train_step(run: Run, samples: Sequence[Sample], fit: Fit, rate: float) -> fl
         group["lr"] = fit.learning_rate * rate
     run.optimizer.zero_grad(set_to_none=True)
     value, sums = fitting(run, samples, fit)
-    norm = float(torch.nn.utils.clip_grad_norm_(run.potential.parameters(), fit.clip))
+    norm = float(torch.nn.utils.clip_grad_norm_(run.weights, fit.clip))
     if not math.isfinite(norm) or not math.isfinite(value):
         raise NotFinite(f"step {run.step}: the loss is {value} and the norm of its gradient {norm}")
     run.optimizer.step()
@@ -55,7 +58,8 @@ def fitting(run: Run, samples: Sequence[Sample], fit: Fit) -> tuple[float, Sums]
         OutOfMemory: it does not fit.
     """
     try:
-        return gradient(run, samples, fit)
+        with tf32(fit.tf32):
+            return gradient(run, samples, fit)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -74,13 +78,16 @@ def gradient(run: Run, samples: Sequence[Sample], fit: Fit) -> tuple[float, Sums
     """
     size = run.at_once or len(samples)
     parts = [samples[k : k + size] for k in range(0, len(samples), size)]
-    counts = count(samples) if len(parts) > 1 else None
+    counts = count(samples, fit) if len(parts) > 1 else None
     value, sums = 0.0, Sums()
     for part in parts:
         b = batch(part, fit.device)
         difference = differences(predict(run.potential, b.graph, create_graph=True), b.graph, b.target)
         weights = spread(b.weights, b.graph)
         terms = penalties(difference, fit, run.potential.statistics.scale, weights)
+        if fit.denoise_weight:
+            terms["noise"] = noise_penalty(run, part, b.graph, fit)
+            add(sums, {"noise": [float(terms["noise"][0].detach()), int(terms["noise"][1])]})
         if counts is not None:
             terms = {name: (s, counts[name].to(s.device)) for name, (s, _) in terms.items()}
         loss = total(terms, fit)
@@ -93,9 +100,21 @@ def gradient(run: Run, samples: Sequence[Sample], fit: Fit) -> tuple[float, Sums
     return value, sums
 
 
-def count(samples: Sequence[Sample]) -> dict[str, Tensor]:
-    """How many labels of each kind there are."""
+def noise_penalty(run: Run, samples: Sequence[Sample], graph: Graph, fit: Fit) -> tuple[Tensor, Tensor]:
+    """Sum of squared errors of the predicted noise, and the number of its components."""
+    assert run.auxiliary is not None
+    noise = draw_noise(samples, fit.seed, run.step).to(graph.positions)
+    error = predict_noise(Slope(run.potential, run.auxiliary), graph, noise, fit.denoise_sigma) - noise
+    numbers = torch.tensor([labelled_atoms(s) for s in samples], device=error.device)
+    counted = (numbers > 0)[graph.system][:, None]
+    return torch.where(counted, error**2, 0.0).sum(), 3 * numbers.sum()
+
+
+def count(samples: Sequence[Sample], fit: Fit) -> dict[str, Tensor]:
+    """How many labels of each kind there are, and components of noise."""
     known = {name: [torch.isfinite(getattr(s.target, name)).sum() for s in samples] for name in LABELS}
+    if fit.denoise_weight:
+        known["noise"] = [torch.tensor(3 * labelled_atoms(s)) for s in samples]
     return {name: torch.stack(numbers).sum() for name, numbers in known.items()}
 
 
@@ -152,7 +171,7 @@ def blame(run: Run, samples: Sequence[Sample], fit: Fit) -> list[int]:
     for k, sample in enumerate(samples):
         run.optimizer.zero_grad(set_to_none=True)
         value, _ = gradient(run, [sample], fit)
-        gradients = [p.grad for p in run.potential.parameters() if p.grad is not None]
+        gradients = [p.grad for p in run.weights if p.grad is not None]
         if not math.isfinite(value) or not all(bool(torch.isfinite(g).all()) for g in gradients):
             found.append(k)
     run.optimizer.zero_grad(set_to_none=True)
