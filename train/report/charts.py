@@ -6,15 +6,14 @@ from typing import Any
 
 import numpy as np
 
+from train.report.breakdown import by_element, force_errors
 from train.report.plots import (
     GRID,
     INK,
-    SEED,
     UNITS,
     Curve,
     layers,
     log_ticks,
-    parity_axis,
     parity_title,
     quantity_pairs,
     sample,
@@ -26,7 +25,9 @@ from train.report.run_directory import Floats, Integers, Pairs, PredictedSet, Ru
 
 Chart = dict[str, Any]
 
-MAX_POINTS = 5000
+MAX_POINTS = 2000  # of a set in a plot; more make a phone slow
+DECADES = 4  # of a logarithmic axis
+N_EXTREME = 100  # of these, the points with the largest errors
 
 
 def rounded(values: Floats) -> list[float]:
@@ -46,12 +47,17 @@ def axis(title: str, **settings: Any) -> dict[str, Any]:
 
 
 def log_axis(title: str, values: Sequence[float]) -> dict[str, Any]:
-    """A logarithmic axis for the positive ones of the values."""
-    positive = [value for value in values if value > 0]
-    if not positive:
+    """A logarithmic axis for the positive ones of the values, of at most `DECADES`: what is nearly zero, such as
+    the error of a force that symmetry forbids, would press the rest together."""
+    highest = max(values, default=0.0)
+    shown = [value for value in values if value > highest * 10.0**-DECADES]
+    if not shown:
         return axis(title)
-    ticks = log_ticks(positive)
-    return axis(title, type="log", tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks])
+    ticks = log_ticks(shown)
+    low, high = np.log10(min(shown)), np.log10(highest)
+    margin = 0.04 * (high - low) or 0.5
+    ends = [round(float(low - margin), 4), round(float(high + margin), 4)]
+    return axis(title, type="log", range=ends, tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks])
 
 
 def log_axes(data: list[Chart], y_title: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -70,7 +76,7 @@ def layout(x: dict[str, Any], y: dict[str, Any], **settings: Any) -> dict[str, A
         "paper_bgcolor": "white",
         "plot_bgcolor": "white",
         # The top holds the buttons, which appear under the mouse, and below them the legend.
-        "margin": {"l": 60, "r": 14, "t": 84, "b": 52},
+        "margin": {"l": 60, "r": 14, "t": 84 if settings.get("showlegend", True) else 36, "b": 52},
         "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "itemsizing": "constant"},
         "hoverlabel": {"bgcolor": "white", "font": {"color": INK}},
         "showlegend": True,
@@ -79,9 +85,14 @@ def layout(x: dict[str, Any], y: dict[str, Any], **settings: Any) -> dict[str, A
 
 
 def learning_charts(run: Run) -> dict[str, Chart]:
-    """One chart per quantity that was validated, and the learning rate."""
+    """The loss, one chart per quantity that was validated, and the learning rate."""
     colors = set_colors(run.names)
     charts = {}
+    steps, values = series(run.metrics, "loss")
+    if steps:
+        hover = "%{y:.4g}<br>step %{x:.0f}<extra></extra>"
+        data = [curve((steps, values), "loss", colors["train"], hover)]
+        charts["Loss"] = {"data": data, "layout": layout(*log_axes(data, "training loss"), showlegend=False)}
     for key, (title, _, unit) in UNITS.items():
         data = []
         for name in ("train", "valid"):
@@ -128,32 +139,41 @@ def points(x: Floats, y: Floats, name: str, color: str) -> dict[str, Any]:
     }
 
 
+def telling(error: Floats) -> Integers:
+    """Which points are drawn: all, or the most wrong and a random choice of the others, the same every time."""
+    if len(error) <= MAX_POINTS:
+        return np.arange(len(error))
+    order = np.argsort(-np.abs(error), kind="stable")
+    others = order[N_EXTREME:][sample(len(error) - N_EXTREME, MAX_POINTS - N_EXTREME)]
+    return np.sort(np.concatenate([order[:N_EXTREME], others]))
+
+
 def parity_charts(run: Run) -> tuple[dict[str, Chart], list[str]]:
-    """Predicted against reference, and a sentence for every set of which not all points are drawn."""
+    """Predicted against reference, and a sentence for every quantity of which not all points are drawn."""
     charts, notes = {}, []
     colors = set_colors(run.names)
     for key, sets in quantity_pairs(run).items():
-        title, _, unit = UNITS[key]
+        title, unit_of_values, unit = UNITS[key]
         (low, high), layer = span(sets), layers(sets)
         data = []
         for name, pair in sets.items():
             data.append(parity_points(pair, name, unit, colors[name]) | {"zorder": 1 + layer[name]})
-            if len(pair.reference) > MAX_POINTS:
-                notes.append(
-                    f"{title}, {name}: {MAX_POINTS:,} of {len(pair.reference):,} points are drawn, chosen "
-                    f"at random with seed {SEED}; every error in the tables counts all of them."
-                )
+        many = [f"{name} ({len(p.reference):,})" for name, p in sets.items() if len(p.reference) > MAX_POINTS]
+        if many:
+            notes.append(
+                f"{title}: of {', '.join(many)} {MAX_POINTS:,} points each are drawn, the {N_EXTREME} most wrong and "
+                "others at random; every error in the tables counts all of them."
+            )
         diagonal = {"type": "line", "x0": low, "y0": low, "x1": high, "y1": high, "layer": "below"}
         diagonal["line"] = {"color": "#52606d", "width": 1}
-        x = axis(f"reference {parity_axis(key, run)}", range=[low, high])
-        y = axis(f"predicted {parity_axis(key, run)}", range=[low, high])
+        x, y = (axis(f"{side} ({unit_of_values})", range=[low, high]) for side in ("reference", "predicted"))
         charts[parity_title(key, run)] = {"data": data, "layout": layout(x, y, shapes=[diagonal])}
     return charts, notes
 
 
 def parity_points(pair: Pairs, name: str, error_unit: str, color: str) -> dict[str, Any]:
     """One set, with what hovering over a point tells: set, frame, atom, element and error."""
-    chosen = sample(len(pair.reference), MAX_POINTS)
+    chosen = telling(pair.error)
     found: list[list[Any]] = [rounded(1000 * pair.error[chosen]), pair.frame[chosen].tolist()]
     where = "frame %{customdata[1]}"
     if len(chosen) and pair.atom[chosen[0]] >= 0:
@@ -165,44 +185,22 @@ def parity_points(pair: Pairs, name: str, error_unit: str, color: str) -> dict[s
     return drawn | {"customdata": [list(row) for row in zip(*found, strict=True)], "hovertemplate": hover}
 
 
-def force_errors(one: PredictedSet) -> tuple[Integers, Floats, Floats]:
-    """Atoms with complete labels, their reference forces [n, 3] and the errors of these [n, 3], eV/Å."""
-    error = one.forces_predicted - one.forces_reference
-    kept = np.nonzero(np.isfinite(error).all(axis=1))[0]
-    return kept, one.forces_reference[kept], error[kept]
-
-
-def force_by_element(run: Run) -> dict[str, dict[str, tuple[int, float]]]:
-    """Element -> set -> number of labelled atoms and force RMSE in meV/Å."""
-    table: dict[int, dict[str, tuple[int, float]]] = {}
-    for one in run.sets:
-        kept, _, error = force_errors(one)
-        numbers = one.atomic_numbers[kept]
-        for number in np.unique(numbers):
-            chosen = error[numbers == number]
-            table.setdefault(int(number), {})[one.name] = (len(chosen), 1000 * rmse(chosen))
-    return {str(symbols(np.array([number]))[0]): table[number] for number in sorted(table)}
-
-
 def element_chart(run: Run) -> Chart | None:
     """Force error of each element in each set."""
-    table = force_by_element(run)
-    if not table:
+    tables, colors = by_element(run.sets), set_colors(run.names)
+    if not tables:
         return None
-    colors = set_colors(run.names)
     data = []
-    for one in run.sets:
-        found = {element: row[one.name] for element, row in table.items() if one.name in row}
-        if found:
-            hover = f"{escaped(one.name)}, %{{x}}: %{{y:.4g}} meV/Å<extra></extra>"
-            bar: dict[str, Any] = {
-                "type": "bar",
-                "x": list(found),
-                "y": [value for _, value in found.values()],
-            }
-            bar |= {"name": escaped(one.name), "marker": {"color": colors[one.name]}, "hovertemplate": hover}
-            data.append(bar)
-    x = axis("element", type="category", categoryorder="array", categoryarray=list(table))
+    for name, table in tables.items():
+        hover = f"{escaped(name)}, %{{x}}: %{{y:.4g}} meV/Å<extra></extra>"
+        bar: dict[str, Any] = {"type": "bar", "x": list(table), "name": escaped(name), "hovertemplate": hover}
+        data.append(
+            bar | {"y": [row["forces_rmse"] for row in table.values()], "marker": {"color": colors[name]}}
+        )
+    numbers = sorted({int(z) for one in run.sets for z in one.atomic_numbers})
+    x = axis(
+        "element", type="category", categoryorder="array", categoryarray=symbols(np.array(numbers)).tolist()
+    )
     return {"data": data, "layout": layout(x, axis("force RMSE (meV/Å)", rangemode="tozero"), bargap=0.3)}
 
 
@@ -222,7 +220,7 @@ def magnitude_chart(run: Run) -> Chart | None:
 def magnitude_points(one: PredictedSet, color: str) -> dict[str, Any]:
     """A point per atom, with the atom it stands for."""
     kept, reference, error = force_errors(one)
-    chosen = sample(len(kept), MAX_POINTS)
+    chosen = telling(np.linalg.norm(error, axis=1))
     atoms = kept[chosen]
     size = np.linalg.norm(reference[chosen], axis=1)
     length = 1000 * np.linalg.norm(error[chosen], axis=1)

@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from train.report import sections
+from train.report import details, sections
 from train.report.charts import Chart
 from train.report.markup import bullets, section
 from train.report.plots import draw_learning_curve, draw_parity
 from train.report.run_directory import Run, read
+from train.report.worst import Scene, scene
 
 
 def draw(directory: Path) -> dict[str, Path]:
@@ -52,23 +53,27 @@ def replace(path: Path, write: Callable[[Path], object]) -> Path:
 def page(run: Run) -> str:
     """The whole report as one HTML document."""
     charts: dict[str, Chart] = {}
+    scenes = [scene(atoms) for atoms in run.worst]
     parts = [
         sections.head(run),
         section("Errors", sections.error_table(run)),
         section("Learning curves", sections.learning_section(run, charts)),
         section("Predicted against reference", sections.parity_section(run, charts)),
-        section("Where the forces are wrong", sections.force_section(run, charts)),
-        section("Worst frames", sections.worst_section(run)),
+        section("Where the errors are", details.where_section(run, charts)),
+        section("How large the errors are", details.cumulative_section(run, charts)),
+        section("Worst frames", details.worst_section(run, scenes)),
         section(sections.e0_title(run), sections.e0_table(run)),
         section("Labels", sections.label_text(run)),
         section("Why these settings", bullets(run.summary.get("why") or [])),
+        section("What it took", sections.resources(run)),
         section("How to repeat it", sections.provenance(run)),
     ]
-    return document(f"Training report: {sections.held_out(run)[1]}", parts, charts)
+    return document(f"Training report: {sections.held_out(run)[1]}", parts, charts, scenes)
 
 
-def document(title: str, parts: Sequence[str], charts: dict[str, Chart]) -> str:
-    """Sections (HTML) and the charts for the places in them, as one page that needs nothing else."""
+def document(title: str, parts: Sequence[str], charts: dict[str, Chart], scenes: Sequence[Scene] = ()) -> str:
+    """Sections (HTML), the charts for the places in them and the scenes of the view, as one page that needs
+    nothing else."""
     from plotly.offline import get_plotlyjs
 
     template = files("train.report").joinpath("report.html").read_text(encoding="utf-8")
@@ -77,10 +82,11 @@ def document(title: str, parts: Sequence[str], charts: dict[str, Chart]) -> str:
         body="\n".join(part for part in parts if part),
         plotly=get_plotlyjs(),
         charts=to_json(charts),
+        scenes=to_json(list(scenes)),
     )
 
 
-def to_json(charts: dict[str, Any]) -> str:
+def to_json(charts: Any) -> str:
     """JSON that may stand inside a script element: no `<` can close it, NaN becomes null."""
     text = json.dumps(finite(charts), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c")

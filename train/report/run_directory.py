@@ -3,13 +3,16 @@
 Nothing of the model is needed here: a report can be drawn without torch and without the training data.
 """
 
+from __future__ import annotations
+
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
+from ase import Atoms
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
@@ -35,6 +38,15 @@ class PredictedSet:
     atomic_numbers: Integers
     forces_reference: Floats
     forces_predicted: Floats
+    config_type: NDArray[np.str_]  # of each frame; "" for none
+
+    def only(self, frames: NDArray[np.bool_]) -> PredictedSet:
+        """Some of the frames."""
+        atoms = frames[self.system]
+        per_atom = ("atomic_numbers", "forces_reference", "forces_predicted")
+        names = [f.name for f in fields(self) if f.name not in ("name", "source")]
+        parts = {name: getattr(self, name)[atoms if name in per_atom else frames] for name in names}
+        return replace(self, **parts)
 
     @property
     def system(self) -> Integers:
@@ -56,6 +68,7 @@ class Run:
     metrics: list[dict[str, float]]
     sets: list[PredictedSet]
     config: str
+    worst: list[Atoms] = field(default_factory=list)  # of worst.xyz, the worst first
 
     def rows(self, key: str) -> dict[str, Any]:
         """A table of the summary, for example `errors` or `e0`; empty when the run left none."""
@@ -108,9 +121,10 @@ def read(directory: Path) -> Run:
         metrics=read_metrics(directory / "metrics.jsonl"),
         sets=read_predictions(directory / "predictions.h5"),
         config=config.read_text(encoding="utf-8") if config.is_file() else "",
+        worst=read_worst(directory / "worst.xyz"),
     )
     ordered = sorted(run.sets, key=lambda one: run.names.index(one.name))
-    return Run(run.summary, run.metrics, ordered, run.config)
+    return replace(run, sets=ordered)
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
@@ -162,6 +176,9 @@ def read_set(name: str, group: Any) -> PredictedSet:
         values = read_rows(key, n_rows, np.full((n_rows, n_columns), np.nan))
         return np.asarray(values, dtype=np.float64).reshape(n_rows, -1 if n_rows else n_columns)
 
+    def text(value: Any) -> str:
+        return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
     source = group.attrs.get("source", "")
     return PredictedSet(
         name=name,
@@ -175,11 +192,38 @@ def read_set(name: str, group: Any) -> PredictedSet:
         atomic_numbers=np.asarray(read_rows("atomic_numbers", n, np.zeros(n)), dtype=np.int64),
         forces_reference=read_floats("forces_reference", n, 3),
         forces_predicted=read_floats("forces_predicted", n, 3),
+        config_type=np.array(
+            [text(kind) for kind in read_rows("config_type", n_frames, [""] * n_frames)], dtype=str
+        ),
     )
 
 
+def read_worst(path: Path) -> list[Atoms]:
+    """The frames of worst.xyz; none where there is no such file.
+
+    Raises:
+        ValueError: a damaged file.
+    """
+    from ase.io import read as read_frames
+
+    if not path.is_file() or not path.stat().st_size:
+        return []
+    try:
+        frames: list[Atoms] = read_frames(path, ":", format="extxyz")
+        for atoms in frames:
+            if {"set", "frame", "energy_reference", "energy_predicted"} - {*atoms.info}:
+                raise ValueError("a frame does not say its set, number and energies")
+            for label in ("forces_reference", "forces_predicted"):
+                if np.shape(atoms.arrays.get(label)) != (len(atoms), 3):
+                    raise ValueError(f"a frame has no {label}")
+    except Exception as error:  # whatever a reader of text makes of a damaged file
+        raise ValueError(f"{path} cannot be read ({error}); remove it to draw without it") from error
+    return frames
+
+
 def symbols(atomic_numbers: Integers) -> NDArray[np.str_]:
-    return np.array(chemical_symbols)[atomic_numbers]
+    found: NDArray[np.str_] = np.array(chemical_symbols)[atomic_numbers]
+    return found
 
 
 def energy_zero(run: Run) -> tuple[str, list[Floats]]:

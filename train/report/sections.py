@@ -1,26 +1,17 @@
 """The sections of the report: what each says about a run, as HTML; all that comes from a file is escaped."""
 
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 
 import numpy as np
 
-from train.report.charts import (
-    Chart,
-    element_chart,
-    force_by_element,
-    force_errors,
-    learning_charts,
-    magnitude_chart,
-    parity_charts,
-)
+from train.report.charts import Chart, learning_charts, parity_charts
 from train.report.markup import duration, figure, number, table
 from train.report.plots import set_colors
-from train.report.run_directory import PredictedSet, Run
+from train.report.run_directory import Run
 
-N_WORST = 10
-
-# Column of the error table: key in summary.json, first and second line of its heading.
+# Columns of the error tables: key in summary.json, first and second line of the heading.
 ERROR_COLUMNS = (
     ("energy_rmse", "energy RMSE", "meV/atom"),
     ("energy_mae", "energy MAE", "meV/atom"),
@@ -30,8 +21,6 @@ ERROR_COLUMNS = (
     ("stress_rmse", "stress RMSE", "meV/Å³"),
     ("stress_mae", "stress MAE", "meV/Å³"),
 )
-
-
 E0_FITTED = (
     "“Least squares” is a fit to the energies of the training frames, not the energy of an isolated atom; "
     "with one composition only it is the mean energy per atom. Differences of energies at fixed composition do not "
@@ -48,6 +37,7 @@ CURVES = (
 
 
 def name_cell(run: Run, name: str) -> str:
+    """The name of a set with the dot of its color."""
     color = set_colors(run.names).get(name, "#000")
     return f'<span class="dot" style="background:{color}"></span>{escape(name)}'
 
@@ -101,7 +91,7 @@ def head(run: Run) -> str:
     return f'<h1>Training report: {escape(held_out(run)[1])}</h1>\n<p class="headline">{headline(run)}</p>'
 
 
-def value_of(row: dict[str, float | None], key: str) -> float | None:
+def value_of(row: Mapping[str, float | None], key: str) -> float | None:
     """A number of the summary, or None where it is absent, null or NaN."""
     value = row.get(key)
     return None if value is None or not np.isfinite(value) else value
@@ -156,63 +146,6 @@ def parity_section(run: Run, charts: dict[str, Chart]) -> str:
     return grid(found, "parity", charts, "square") + hint + told
 
 
-def force_section(run: Run, charts: dict[str, Chart]) -> str:
-    """Force errors by element and by the size of the force."""
-    by_element, by_size = element_chart(run), magnitude_chart(run)
-    if by_element is None or by_size is None:
-        return ""
-    names = [one.name for one in run.sets if any(one.name in row for row in force_by_element(run).values())]
-    heading = ["element"]
-    heading += [f"{name_cell(run, name)}<small>RMSE meV/Å (atoms)</small>" for name in names]
-    rows = []
-    for element, row in force_by_element(run).items():
-        cells = [f"{number(row[name][1])} ({row[name][0]:,})" if name in row else "–" for name in names]
-        rows.append([element, *cells])
-    drawn = {"By element": by_element, "Against the length of the force": by_size}
-    note = '<p class="note">Lines: root mean square of the error over equal shares of the atoms.</p>'
-    return grid(drawn, "force", charts) + note + table(heading, rows)
-
-
-def worst_section(run: Run) -> str:
-    """The frames a reader should look at first: a bad label or a gap in the training data shows here."""
-    frames = [row for one in run.sets for row in frame_errors(one)]
-    text = []
-    for title, column in (("By forces", 4), ("By energy", 3)):
-        size = np.abs(np.array([row[column] for row in frames], dtype=np.float64))
-        size[np.isnan(size)] = -1.0
-        worst = [frames[index] for index in np.argsort(size)[::-1][:N_WORST] if size[index] >= 0]
-        heading = [
-            "set",
-            "frame",
-            "atoms",
-            "energy error<small>meV/atom</small>",
-            "force RMSE<small>meV/Å</small>",
-            "largest force error<small>meV/Å</small>",
-        ]
-        rows = [
-            [name_cell(run, row[0]), f"{row[1]}", f"{row[2]:,}", *(number(value) for value in row[3:])]
-            for row in worst
-        ]
-        if rows:
-            text.append(f"<h3>{title}</h3>{table(heading, rows)}")
-    return "\n".join(text)
-
-
-def frame_errors(one: PredictedSet) -> list[tuple[str, int, int, float, float, float]]:
-    """Per frame: set, frame, atoms, energy error (meV/atom), RMS and largest force error (meV/Å)."""
-    kept, _, error = force_errors(one)
-    n_frames, system = len(one.n_atoms), one.system[kept]
-    squared = np.square(error).sum(axis=1)
-    count = np.bincount(system, minlength=n_frames)
-    mean = np.bincount(system, weights=squared, minlength=n_frames) / np.maximum(3 * count, 1)
-    largest = np.zeros(n_frames)
-    np.maximum.at(largest, system, squared)
-    energy = 1000 * (one.energy_predicted - one.energy_reference) / np.maximum(one.n_atoms, 1)
-    forces = [np.where(count > 0, 1000 * np.sqrt(values), np.nan).tolist() for values in (mean, largest)]
-    name = [one.name] * n_frames
-    return list(zip(name, one.frame.tolist(), one.n_atoms.tolist(), energy.tolist(), *forces, strict=True))
-
-
 def e0_title(run: Run) -> str:
     """Isolated atoms are named only where they are the source."""
     return (
@@ -248,15 +181,39 @@ def e0_table(run: Run) -> str:
 
 def label_text(run: Run) -> str:
     text = str(run.summary.get("labels") or "")
-    return f'<pre class="wrap">{escape(text)}</pre>' if text else ""
+    said = f"<summary>Label report of every set</summary><pre>{escape(text)}</pre>"
+    return f"<details>{said}</details>" if text else ""
+
+
+def resources(run: Run) -> str:
+    """Time, throughput, memory and machine, as the summary and the last session have them."""
+    took, session = run.rows("resources"), (run.summary.get("sessions") or [{}])[-1]
+    said = {
+        "training": duration(run.summary["seconds"]) if run.summary.get("seconds") is not None else None,
+        "steps": f"{took['steps']:,}" if took.get("steps") is not None else None,
+        "throughput": " · ".join(
+            f"{number(took[key])} {unit}"
+            for key, unit in (("steps_per_second", "steps/s"), ("atoms_per_second", "atoms/s"))
+            if took.get(key)
+        ),
+        "peak memory": " · ".join(
+            f"{number(took[key] / 1024)} GiB{where}"
+            for key, where in (("peak_memory_mib", ""), ("device_memory_mib", " on the device"))
+            if took.get(key)
+        ),
+        "machine": took.get("machine") or session.get("machine"),
+        "threads": str(took["threads"]) if took.get("threads") else None,
+        "versions": ", ".join(f"{name} {one}" for name, one in (session.get("versions") or {}).items()),
+        "commit": session.get("commit"),
+    }
+    rows = "".join(f"<dt>{key}</dt><dd>{escape(str(value))}</dd>" for key, value in said.items() if value)
+    return f"<dl>{rows}</dl>" if rows else ""
 
 
 def provenance(run: Run) -> str:
-    """Command, version, date, seed, time and the resolved settings."""
+    """Command, version, date, seed and the resolved settings."""
     said = {key: run.summary.get(key) for key in ("command", "version", "date", "preset", "seed")}
     found = {key: str(value) for key, value in said.items() if value is not None}
-    if run.summary.get("seconds") is not None:
-        found["time"] = duration(run.summary["seconds"])
     rows = "".join(f"<dt>{key}</dt><dd>{escape(value)}</dd>" for key, value in found.items())
     listed = f"<dl>{rows}</dl>" if rows else ""
     if run.config:
