@@ -11,13 +11,22 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from ase import Atoms
 from plotly.offline import get_plotlyjs
 
-from train.report.charts import MAX_POINTS, force_by_element
+from train.report.breakdown import (
+    UNTYPED,
+    breakdown,
+    breakdown_text,
+    by_config_type,
+    by_direction,
+    by_element,
+)
+from train.report.charts import MAX_POINTS
 from train.report.page import draw, page
 from train.report.plots import draw_parity
-from train.report.run_directory import energy_zero, read
-from train.report.sections import frame_errors
+from train.report.run_directory import energy_zero, read, read_predictions
+from train.report.worst import MAX_ATOMS, N_VIEWED, frame_errors, scene, worst, write_worst
 
 FILES = {"learning_curve.png", "parity.png", "report.html"}
 ERRORS = {
@@ -243,7 +252,7 @@ def test_many_points_are_thinned_and_the_page_says_so(directory: Path) -> None:
     with h5py.File(directory / "predictions.h5", "r+") as file:
         write_set(file, "large", 600, 0.02)
     text = written(directory)
-    assert f"Forces, large: {MAX_POINTS:,} of 5,400 points are drawn" in text
+    assert f"Forces: of large (5,400) {MAX_POINTS:,} points each are drawn" in text
     assert max(len(trace["x"]) for chart in charts(text).values() for trace in chart["data"]) == MAX_POINTS
     assert text == written(directory)
 
@@ -259,9 +268,17 @@ def test_hover_names_set_frame_atom_and_element(directory: Path) -> None:
 
 def test_errors_by_element_and_by_frame(directory: Path) -> None:
     run = read(directory)
-    table = force_by_element(run)
+    table = by_element(run.sets)["hot"]
     assert list(table) == ["H", "O"]
-    assert table["H"]["hot"] == (10, pytest.approx(30.0 / np.sqrt(3.0)))
+    assert table["H"] == {
+        "atoms": 10,
+        "forces_rmse": pytest.approx(30 / np.sqrt(3)),
+        "forces_mae": pytest.approx(10),
+    }
+    assert next(row[:2] for row in Page(written(directory)).rows if row[:1] == ["H"]) == [
+        "H",
+        "5.774 (3.333)",
+    ]
     name, frame, n_atoms, *errors = frame_errors(run.sets[2])[0]
     assert (name, frame, n_atoms) == ("hot", 100, 3)
     assert errors == pytest.approx([10.0, 30.0 / np.sqrt(3.0), 30.0])
@@ -294,7 +311,7 @@ def test_e0_says_where_it_comes_from(
     assert ("Energy relative to isolated atoms (E0)" in text) == isolated
     assert note in text
     axis = charts(text)["parity-0"]["layout"]["xaxis"]["title"]["text"]
-    assert axis == "reference energy minus sum of E0 (eV/atom)"
+    assert axis == "reference (eV/atom)"
     rows = {row[0]: row[1:] for row in Page(text).rows if row and row[0] in ("H", "O")}
     if sources:
         assert rows["O"][-1] == sources.get("O", "not recorded")
@@ -309,7 +326,7 @@ def test_page_says_what_train_means_in_the_learning_curves(directory: Path) -> N
 def test_no_legend_covers_points(directory: Path) -> None:
     """On the page it stands above the plot and below plotly's buttons, in the picture below the axes."""
     for chart in charts(written(directory)).values():
-        assert chart["layout"]["margin"]["t"] >= 80
+        assert chart["layout"]["margin"]["t"] >= (80 if chart["layout"]["showlegend"] else 36)
         assert chart["layout"]["legend"]["y"] > 1
     figure = draw_parity(read(directory))
     figure.draw_without_rendering()
@@ -344,3 +361,141 @@ def test_drawing_needs_neither_torch_nor_pyplot(directory: Path) -> None:
     code += "assert not {'torch', 'matplotlib.pyplot'} & set(sys.modules)"
     root = Path(__file__).parents[1]
     subprocess.run([sys.executable, "-c", code, str(directory)], check=True, cwd=root)
+
+
+def set_types(directory: Path, **kinds: list[str]) -> None:
+    """Config types of the frames of each set."""
+    with h5py.File(directory / "predictions.h5", "r+") as file:
+        for name, found in kinds.items():
+            file[f"{name}/config_type"] = found
+
+
+def scenes(text: str) -> list[dict[str, Any]]:
+    found = re.search(r'id="scenes">(.*?)</script>', text, re.DOTALL)
+    assert found is not None
+    return list(json.loads(found[1]))
+
+
+def water(_: str, row: int) -> Atoms:
+    return Atoms("OHH", [[0, 0, 0], [0.76, 0.59, 0], [-0.76, 0.59, 0]], info={"row": row})
+
+
+def test_errors_by_config_type(directory: Path) -> None:
+    """The first frame of `hot` is wrong by another 2 eV: that shows in its own type and in no other."""
+    assert by_config_type(read(directory).sets) == {}
+    assert "By config type" not in written(directory)
+    set_types(directory, hot=["md", "md", "a<b", "", ""], valid=["md"] * 4)
+    with h5py.File(directory / "predictions.h5", "r+") as file:
+        file["hot/energy_predicted"][2] += 0.3
+    tables = by_config_type(read(directory).sets)
+    assert set(tables) == {"valid", "hot"}
+    assert {kind: row["frames"] for kind, row in tables["hot"].items()} == {UNTYPED: 2, "a<b": 1, "md": 2}
+    assert [tables["hot"][kind]["energy_rmse"] for kind in ("a<b", "md")] == pytest.approx([110.0, 10.0])
+    assert tables["hot"]["md"]["forces_mae"] == pytest.approx(10.0)
+    assert tables["hot"]["md"]["stress_rmse"] == pytest.approx(0.03)
+    text = drawn(directory)
+    assert ["a<b", "hot", "1", "110", "110"] in [row[:5] for row in Page(text).rows]
+    bars = next(c for c in charts(text).values() if c["data"][0].get("orientation") == "h")
+    assert bars["data"][1]["text"] == ["md", "a&lt;b", UNTYPED]
+    assert bars["layout"]["yaxis"]["ticktext"] == ["md", "a&lt;b", UNTYPED]
+
+
+def test_breakdown_is_printed_where_there_is_something_to_tell_apart(directory: Path) -> None:
+    set_types(directory, hot=["md"] * 5)
+    sets = read(directory).sets
+    said = breakdown_text(breakdown(sets))
+    assert [line.split() for line in said.splitlines()][:2] == [
+        ["set", "element", "atoms", "F", "RMSE", "meV/Å", "F", "MAE", "meV/Å"],
+        ["train", "H", "24", "5.77", "3.33"],
+    ]
+    assert "config type" not in said
+    alone = [one.only(np.arange(len(one.n_atoms)) < 0) for one in sets]
+    assert breakdown_text(breakdown(alone)) == ""
+
+
+def test_direction_of_the_forces(directory: Path) -> None:
+    """Forces along x, wrong by 0.1 eV/Å along y: the angle is known."""
+    with h5py.File(directory / "predictions.h5", "r+") as file:
+        file["hot/forces_reference"][...] = [1.0, 0.0, 0.0]
+        file["hot/forces_predicted"][...] = [1.0, 0.1, 0.0]
+        file["hot/forces_reference"][0] = [0.01, 0.0, 0.0]  # too short to have a direction
+        file["hot/forces_predicted"][1] = [-1.0, 0.0, 0.0]
+    row = by_direction(read(directory).sets)["hot"]["all"]
+    assert row["atoms"] == 14
+    assert row["cosine"] == pytest.approx((13 / np.hypot(1, 0.1) - 1) / 14)
+    assert (row["5"], row["10"], row["30"]) == (0.0, pytest.approx(13 / 14), pytest.approx(13 / 14))
+
+
+def test_cumulative_errors_end_at_all_of_them(directory: Path) -> None:
+    found = {k: c for k, c in charts(written(directory)).items() if k.startswith("cumulative")}
+    assert len(found) == 3
+    for chart in found.values():
+        assert [line["name"] for line in chart["data"]] == ["train", "valid", "hot"]
+        for line in chart["data"]:
+            assert line["y"][-1] == 100.0
+            assert line["y"] == sorted(line["y"])
+            assert line["x"] == sorted(line["x"])
+    assert found["cumulative-0"]["data"][2]["x"] == pytest.approx(
+        [10.0] * len(found["cumulative-0"]["data"][2]["x"])
+    )
+
+
+def test_worst_frames_can_be_seen(directory: Path) -> None:
+    with h5py.File(directory / "predictions.h5", "r+") as file:
+        file["hot/forces_predicted"][6:9] += 1.0  # of its third frame
+        file["valid/energy_predicted"][1] += 5.0
+        file["train/forces_reference"][:3] = np.nan
+    sets = read(directory).sets
+    places = worst(sets)
+    assert places["By forces"][0] == (2, 2)
+    assert places["By energy"][0] == (1, 1)
+    assert scenes(written(directory)) == []
+    assert 'id="view"' not in written(directory)
+    write_worst(directory / "worst.xyz", sets, water)
+    run = read(directory)
+    assert (run.worst[0].info["set"], run.worst[0].info["frame"]) == ("hot", 102)
+    assert N_VIEWED <= len(run.worst) <= 2 * N_VIEWED
+    text = drawn(directory)
+    found = scenes(text)
+    assert len(found) == len(run.worst)
+    assert found[0]["label"].startswith("hot, frame 102: force RMSE ")
+    names = [trace.get("name") for trace in found[0]["data"]]
+    assert names[-4:] == ["H", "O", "reference force", "predicted force"]
+    assert "force error 1," in found[0]["data"][names.index("O")]["text"][0]
+    ends = [found[0]["data"][names.index(f"{kind} force")] for kind in ("reference", "predicted")]
+    start, tip = (np.array([ends[1][axis][k] for axis in "xyz"]) for k in (3, 4))  # of the first hydrogen
+    assert start == pytest.approx([0.76, 0.59, 0])
+    forces = run.worst[0].arrays["forces_predicted"]
+    longest = max(np.abs(run.worst[0].arrays[f"forces_{kind}"]).max() for kind in ("reference", "predicted"))
+    assert (tip - start) * longest / 1.6 == pytest.approx(forces[1], abs=2e-3)
+
+
+def test_frames_without_labels_and_damaged_files_of_worst_frames(directory: Path) -> None:
+    forget(directory, "energy", "forces")
+    write_worst(directory / "worst.xyz", read_predictions(directory / "predictions.h5"), water)
+    assert scenes(drawn(directory)) == []
+    (directory / "worst.xyz").write_text("1\nset=a frame=1\nH 0 0 0\n")
+    with pytest.raises(ValueError, match=r"worst\.xyz cannot be read"):
+        draw(directory)
+
+
+def test_only_the_surroundings_of_the_worst_atom_of_a_large_frame_are_drawn() -> None:
+    n = 400
+    atoms = Atoms(f"Si{n}", np.arange(3 * n).reshape(n, 3), cell=np.eye(3) * 1200, pbc=True)
+    atoms.info = {"set": "a", "frame": 1, "energy_reference": np.nan, "energy_predicted": 1.0}
+    atoms.set_array("forces_reference", np.zeros((n, 3)))
+    atoms.set_array("forces_predicted", np.eye(n)[n - 1][:, None] * np.ones(3))
+    drawn_scene = scene(atoms)
+    balls = next(trace for trace in drawn_scene["data"] if trace.get("name") == "Si")
+    assert len(balls["x"]) == MAX_ATOMS
+    assert balls["text"][-1].startswith(f"Si, atom {n - 1}<br>force error 1,732")
+    assert drawn_scene["label"].endswith(f"{MAX_ATOMS} of {n} atoms, about the worst")
+    assert "energy" not in drawn_scene["label"]
+
+
+def test_resources_are_told(directory: Path) -> None:
+    took = {"steps": 1200, "steps_per_second": 12.5, "atoms_per_second": 3000.0, "peak_memory_mib": 512.0}
+    edit(directory, resources=took, sessions=[{"versions": {"torch": "2.13.0"}, "commit": "abc"}])
+    text = written(directory)
+    for said in ("1,200", "12.5 steps/s · 3,000 atoms/s", "0.5 GiB", "torch 2.13.0", "12 min 34 s"):
+        assert said in text

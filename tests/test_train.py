@@ -63,7 +63,8 @@ def test_run_directory_holds_what_architecture_says(folder: Path, capsys: pytest
     names = {path.name for path in run.iterdir()}
     assert names == {
         "model.safetensors", "state.safetensors", "trunk.safetensors", "config.toml", "split.json", "metrics.jsonl",
-        "metrics.csv", "predictions.h5", "summary.json", "learning_curve.png", "parity.png", "report.html", "log.txt",
+        "metrics.csv", "predictions.h5", "worst.xyz", "summary.json", "learning_curve.png", "parity.png", "report.html",
+        "log.txt",
     }  # fmt: skip
     summary = json.loads((run / "summary.json").read_text())
     split = json.loads((run / "split.json").read_text())

@@ -26,16 +26,24 @@ def metrics_text(line: dict[str, Any]) -> str:
     return "  ".join(f"{name} {value:.2f} {units[name]}" for name, value in known if value is not None)
 
 
+def rate_text(steps: float, atoms_per_step: float) -> str:
+    """`12.3 steps/s  3,280 atoms/s`, from steps per second."""
+    atoms = steps * atoms_per_step
+    return f"{steps:.3g} steps/s" + (f"  {atoms:,.0f} atoms/s" if atoms else "")
+
+
 class Display:
     """Console and log file of a run; use as a context around training."""
 
     def __init__(self, plan: Plan | None = None, log: Path | None = None):
         self.plan, self.log = plan, log
+        self.atoms_per_step = 0.0  # on average
         self.live: Any = None
         self.task: Any = None
-        self.begun: tuple[float, float] | None = (
-            None  # seconds and fraction at the first step of this session
+        self.begun: tuple[float, float, int] | None = (
+            None  # seconds, fraction and step at the first of this session
         )
+        self.errors = ""  # of the last validation
 
     def say(self, text: str) -> None:
         """One line (or several) for people: printed and logged."""
@@ -49,13 +57,14 @@ class Display:
 
     def __enter__(self) -> Display:
         if sys.stdout.isatty():
-            from rich.progress import BarColumn, Progress, TextColumn
+            from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
+            texts = [TextColumn("{task.description}"), BarColumn(bar_width=20), TaskProgressColumn()]
             self.live = Progress(
-                TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[left]}")
+                *texts, TextColumn("{task.fields[left]}"), TextColumn("{task.fields[errors]}")
             )
             self.live.start()
-            self.task = self.live.add_task("starting", total=1.0, left="")
+            self.task = self.live.add_task("starting", total=1.0, left="", errors="")
         return self
 
     def __exit__(
@@ -70,13 +79,21 @@ class Display:
         assert self.plan is not None
         done = self.plan.done(run)
         if self.begun is None:
-            self.begun = (run.seconds, done)
-        progress = done - self.begun[1]
-        left = (1 - done) * (run.seconds - self.begun[0]) / progress if progress > 0 else None
-        remaining = f"{duration(left)} left" if left is not None and left > 0 else ""
-        if self.live is not None:
-            text = f"epoch {run.epoch}  step {run.step}"
-            self.live.update(self.task, completed=min(done, 1.0), description=text, left=remaining)
+            self.begun = (run.seconds, done, run.step)
+        seconds, progress = run.seconds - self.begun[0], done - self.begun[1]
+        left = (1 - done) * seconds / progress if progress > 0 else None
+        told = [rate_text((run.step - self.begun[2]) / seconds, self.atoms_per_step)] if seconds > 0 else []
+        told += [f"{duration(left)} left"] if left is not None and left > 0 else []
         if line is not None:
+            self.errors = metrics_text(line)
             where = f"epoch {line['epoch']:5d}  step {line['step']:7d}"
-            self.say(f"{where}  validation RMSE: {metrics_text(line)}  {remaining}".rstrip())
+            self.say("  ".join([where, f"validation RMSE: {self.errors}", *told]))
+        if self.live is not None:
+            text = f"epoch {run.epoch}  step {run.step:,}"
+            self.live.update(
+                self.task,
+                completed=min(done, 1.0),
+                description=text,
+                left="  ".join(told),
+                errors=self.errors,
+            )

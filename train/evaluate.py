@@ -84,6 +84,7 @@ def write_predictions(path: Path, sets: Mapping[str, tuple[Predictions, Sequence
             group.attrs["source"] = sources if len(sources) > 1 else sources[0]
             group["file"] = np.array([sources.index(f.source) for f in frames])
             group["frame"] = np.array([f.index for f in frames])
+            group["config_type"] = [f.config_type or "" for f in frames]
             group["n_atoms"] = p.n_atoms
             group["atomic_numbers"] = p.atomic_numbers
             for label in ("energy", "forces", "stress"):

@@ -28,7 +28,11 @@ from train.evaluate import errors, evaluate, write_predictions
 from train.find_lr import FILES, range_test, write_range_test
 from train.loop import Task, continue_run, run_epochs
 from train.plan import choose_fit, choose_model, elements, make_potential, measure, seconds_per_step
+from train.report.breakdown import breakdown, breakdown_text
 from train.report.page import draw
+from train.report.run_directory import read_predictions
+from train.report.worst import write_worst
+from train.resources import resources
 from train.run import Run, start
 from train.schedule import make_plan
 from train.sets import Sets, read_sets, split_record
@@ -75,6 +79,7 @@ def prepare_job(config: Config, directory: Path) -> Job:
                 raise ValueError(f"{frame.name}: {error}") from error
     plan = make_plan(settings, -(-len(train) // settings.batch_size))
     display = Display(plan)
+    display.atoms_per_step = sum(len(f.atoms) for f in train) / plan.n_batches
     names = [f"{f.source} frame {f.index}" for f in train]
     task = Task(
         normalized(samples["train"]),
@@ -212,10 +217,13 @@ def finish(run: Run, job: Job) -> dict[str, Any]:
     predictions = {name: evaluate(potential, samples, fit.device) for name, samples in job.samples.items()}
     table = {name: errors(p) for name, p in predictions.items()}
     save(potential, job.directory / "model.safetensors", notes={"errors": table, "epoch": run.best_epoch})
-    write_predictions(
-        job.directory / "predictions.h5",
-        {name: (p, job.sets.frames[name]) for name, p in predictions.items()},
+    kept = {name: (p, job.sets.frames[name]) for name, p in predictions.items()}
+    write_predictions(job.directory / "predictions.h5", kept)
+    sets = sorted(
+        read_predictions(job.directory / "predictions.h5"), key=lambda one: list(table).index(one.name)
     )
+    write_worst(job.directory / "worst.xyz", sets, lambda name, row: kept[name][1][row].atoms)
+    parts = breakdown(sets)
     summary = {
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -231,10 +239,12 @@ def finish(run: Run, job: Job) -> dict[str, Any]:
         "split": split_record(job.sets, job.config)["how"],
         "weights": weights_record(job.sets.frames["train"]),
         "errors": table,
+        **parts,
+        "resources": resources(run.seconds, run.step, job.display.atoms_per_step, fit.device),
     }
     _write(job.directory / "summary.json", json.dumps(summary, indent=1))
     files = draw(job.directory)
-    job.display.say(errors_text(table))
+    job.display.say("\n".join(part for part in (errors_text(table), breakdown_text(parts)) if part))
     job.display.say(f"best model: epoch {run.best_epoch}, {job.directory / 'model.safetensors'}")
     job.display.say("look at: " + ", ".join(str(path) for path in files.values()))
     return summary

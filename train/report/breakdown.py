@@ -114,7 +114,7 @@ def breakdown_text(tables: Mapping[str, Tables]) -> str:
         lines = [["set", what, *shown.values()]]
         lines += [[name, kind, *(_cell(row[k]) for k in shown)] for name, kind, row in rows]
         parts.append(_aligned(lines))
-    return "\n\n".join(parts)
+    return "".join(f"{part}\n\n" for part in parts)
 
 
 def _cell(value: Any) -> str:

@@ -12,33 +12,36 @@ from train.report.plots import UNITS, set_colors
 from train.report.run_directory import Floats, PredictedSet, Run, energy_pairs, stress_pairs
 
 N_POINTS = 150  # of a cumulative curve
+LABEL = 16  # characters of the name of a config type beside its bars
 N_SHARES = 12  # of the atoms, by the length of their force
 
 
 def type_charts(run: Run) -> dict[str, Chart]:
-    """RMSE of each config type in each set; empty where there are fewer than two types."""
+    """RMSE of each config type in each set, as bars to the right; empty where there are fewer than two types."""
     tables, colors = by_config_type(run.sets), set_colors(run.names)
-    kinds = sorted({kind for table in tables.values() for kind in table})
+    kinds = sorted({kind for table in tables.values() for kind in table}, reverse=True)
+    labels = [escaped(kind if len(kind) <= LABEL else f"{kind[: LABEL - 1]}…") for kind in kinds]
     charts: dict[str, Chart] = {}
     for key, (title, _, unit) in UNITS.items():
         data = []
         for name, table in tables.items():
-            found = {
-                kind: row[f"{key}_rmse"] for kind, row in table.items() if row[f"{key}_rmse"] is not None
+            found = {kind: table[kind][f"{key}_rmse"] for kind in kinds if kind in table}
+            found = {kind: value for kind, value in found.items() if value is not None}
+            hover = f"{escaped(name)}, %{{text}}: %{{x:.4g}} {unit}<extra></extra>"
+            bar: dict[str, Any] = {
+                "type": "bar",
+                "orientation": "h",
+                "name": escaped(name),
+                "hovertemplate": hover,
             }
+            bar |= {"x": list(found.values()), "y": [kinds.index(kind) for kind in found]}
+            bar |= {"text": [escaped(kind) for kind in found], "textposition": "none"}
             if found:
-                hover = f"{escaped(name)}, %{{x}}: %{{y:.4g}} {unit}<extra></extra>"
-                bar: dict[str, Any] = {
-                    "type": "bar",
-                    "x": [escaped(k) for k in found],
-                    "y": list(found.values()),
-                }
-                bar |= {"name": escaped(name), "marker": {"color": colors[name]}, "hovertemplate": hover}
-                data.append(bar)
+                data.append(bar | {"marker": {"color": colors[name]}})
         if data and len(kinds) > 1:
-            x = axis("", type="category", categoryorder="array", categoryarray=[escaped(k) for k in kinds])
-            look = layout(x, axis(f"{key} RMSE ({unit})", rangemode="tozero"), bargap=0.3)
-            charts[f"{title} by config type"] = {"data": data, "layout": look}
+            x, y = axis(f"RMSE ({unit})", rangemode="tozero"), axis("")
+            y |= {"tickvals": list(range(len(kinds))), "ticktext": labels}
+            charts[f"{title} by config type"] = {"data": data, "layout": layout(x, y, bargap=0.3)}
     return charts
 
 
