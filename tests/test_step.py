@@ -203,6 +203,17 @@ def test_out_of_memory_says_what_fits(
     assert "not even one structure at a time" in capsys.readouterr().err
 
 
+def test_out_of_memory_elsewhere_is_explained(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("train.loop.evaluate", full)
+    assert main(["train.xyz", *QUICK, "--epochs", "1", "--output", "run"]) == 1
+    assert "out of memory outside the gradient of a step (MemoryError)" in capsys.readouterr().err
+
+
 def test_other_errors_are_no_lack_of_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     little_memory(monkeypatch, 2, RuntimeError("shapes do not match"))
     with pytest.raises(RuntimeError, match="shapes do not match"):

@@ -160,6 +160,17 @@ def main(arguments: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 1
+    except (MemoryError, RuntimeError) as error:
+        from train.step import is_out_of_memory
+
+        if not is_out_of_memory(error):
+            raise
+        print(
+            f"potential-train: out of memory outside the gradient of a step ({str(error) or 'MemoryError'}); take "
+            "a smaller --preset or fewer frames; --resume goes on from what was saved",
+            file=sys.stderr,
+        )
+        return 1
     except KeyboardInterrupt:
         begun = (directory / "state.safetensors").exists()
         what = (
