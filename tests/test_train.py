@@ -65,6 +65,7 @@ def test_run_directory_holds_what_architecture_says(folder: Path, capsys: pytest
         "model.safetensors", "state.safetensors", "trunk.safetensors", "config.toml", "split.json", "metrics.jsonl",
         "metrics.csv", "predictions.h5", "worst.xyz", "summary.json", "learning_curve.png", "parity.png", "report.html",
         "log.txt",
+        "sessions.json",
     }  # fmt: skip
     summary = json.loads((run / "summary.json").read_text())
     split = json.loads((run / "split.json").read_text())

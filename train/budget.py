@@ -76,7 +76,7 @@ def costs(potential: Potential, model: Mapping[str, Any], task: Task) -> list[Co
     found = []
     dials = {key for preset in PRESETS.values() for key in preset}
     for name, sizes in PRESETS.items():
-        own = name == model["preset"]
+        own = name == model.get("preset")
         settings = {**{k: v for k, v in model.items() if k not in dials}, **sizes}
         other = None if own else make_potential(settings, potential.statistics, task.fit)
         found.append(measure_cost(name, other or potential, task))

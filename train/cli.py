@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from train.config import PRESETS, Config, check, set_name
-from train.options import add_files, add_labels, data_settings
+from train.config import PRESETS, TUNING, Config, check, set_name
+from train.options import add_files, add_labels, add_start, data_settings
 from train.toml import parse_assignment, read_toml, update
 
 EXAMPLES = """examples:
@@ -18,6 +18,7 @@ EXAMPLES = """examples:
   potential-train train.xyz --preset medium --epochs 200 --set model.cutoff=6.0
   potential-train 'runs/*.xyz' more.db --valid last.traj --output water
   potential-train rmd17.npz --energy-unit kcal/mol --length-unit Ang --folds 5 --fold 0
+  potential-train new.xyz --from water/model.safetensors --replay old.xyz --test old_test.xyz
   potential-train --resume --output water
 """
 
@@ -33,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
     add_files(p)
     p.add_argument("--folds", type=int, metavar="N", help="split for cross-validation: N parts, and ...")
     p.add_argument("--fold", type=int, metavar="K", help="... part number K, from 0, validates")
+    add_start(p)
     p.add_argument("--minutes", type=float, help="wall time to train for")
     p.add_argument("--epochs", type=int, help="passes over the training frames, instead of --minutes")
     p.add_argument(
@@ -89,7 +91,7 @@ def configuration(args: argparse.Namespace) -> tuple[Config, Path]:
     Raises:
         ValueError: no training file, unknown settings, a resumed run that is not there.
     """
-    config = Config()
+    config = update(Config(), {"fit": TUNING}) if args.start else Config()
     train = [*args.files, *(args.train or [])]
     if args.resume:
         directory = Path(args.output or (f"{set_name(train[0])}-run" if train else "."))
@@ -97,7 +99,10 @@ def configuration(args: argparse.Namespace) -> tuple[Config, Path]:
             raise ValueError(f"{directory} holds no run (no config.toml); give its directory with --output")
         config = update(config, read_toml(str(directory / "config.toml")))
     if args.config:
-        config = update(config, read_toml(args.config))
+        given = read_toml(args.config)
+        if update(config, given).fit.start and not args.start and not args.resume:
+            config = update(config, {"fit": TUNING})
+        config = update(config, given)
     if args.preset:
         if args.resume:
             raise ValueError(
@@ -113,19 +118,20 @@ def configuration(args: argparse.Namespace) -> tuple[Config, Path]:
     length = (
         {"epochs": args.epochs or 0, "minutes": args.minutes or 0.0} if args.epochs or args.minutes else {}
     )
-    given: dict[str, dict[str, Any]] = {
-        "data": {**data_settings(args), "folds": args.folds, "fold": args.fold},
+    options: dict[str, dict[str, Any]] = {
+        "data": {**data_settings(args), "folds": args.folds, "fold": args.fold, "replay": args.replay},
         "model": {"preset": args.preset},
         "fit": {
             "seed": args.seed,
             "device": args.device,
             "dtype": args.dtype,
             "on_oom": args.on_oom,
+            "start": args.start,
             **length,
         },
     }
     config = update(
-        config, {s: {k: v for k, v in values.items() if v is not None} for s, values in given.items()}
+        config, {s: {k: v for k, v in values.items() if v is not None} for s, values in options.items()}
     )
     for text in args.set:
         section, key, value = parse_assignment(text)

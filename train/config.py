@@ -27,6 +27,13 @@ class Data:
     valid: tuple[str, ...] = option((), "files with validation frames; empty: split off the training frames")
     test: tuple[str, ...] = option((), "files to report errors on, one set for each entry")
     isolated_atoms: tuple[str, ...] = option((), "files with isolated atoms, for E0")
+    replay: tuple[str, ...] = option(
+        (),
+        "files with frames that the starting model was trained on, mixed in so that they are not forgotten",
+    )
+    replay_ratio: float = option(
+        10.0, "at most so many of them, chosen at random, for each new frame", bounds="(0, inf)"
+    )
     valid_fraction: float = option(0.1, "part of the training frames kept for validation", bounds="(0, 0.9]")
     folds: int = option(
         0,
@@ -62,7 +69,7 @@ class Data:
     allow_missing: bool = option(False, "accept frames without a label that other frames have")
 
     def __post_init__(self) -> None:
-        for name in ("train", "valid", "test", "isolated_atoms"):  # one name is a list of one
+        for name in ("train", "valid", "test", "isolated_atoms", "replay"):  # one name is a list of one
             value = getattr(self, name)
             if isinstance(value, str):
                 object.__setattr__(self, name, (value,) if value else ())
@@ -161,6 +168,18 @@ class Fit:
         200, "epochs without a better validation error before stopping", "epochs", bounds="[0, inf)"
     )
     seed: int = option(0, "of weights, split and shuffling", bounds="[0, inf)")
+    start: str = option("", "saved potential to start from; empty: random weights")
+    refit_e0: str = option(
+        "auto",
+        "whether E0 of a starting model moves to the new energies; auto: where it is off by more than 0.05 eV/atom",
+        choices=("auto", "always", "never"),
+    )
+    freeze: tuple[str, ...] = option((), "beginnings of the names of weights that stay, such as layers.0")
+    lora_rank: int = option(
+        0,
+        "rank of updates that are trained and added to the weights of a starting model; 0: the weights train",
+        bounds="[0, inf)",
+    )
     device: str = option("cpu", "cpu, cuda, or one of several such as cuda:1")
     dtype: str = option(
         "float32",
@@ -192,6 +211,8 @@ class Config:
 
 # Every section, and those of them whose settings are the fields of a dataclass.
 SECTIONS = tuple(f.name for f in fields(Config))
+# What is chosen otherwise for a run that starts from a saved potential, where it is not given.
+TUNING: dict[str, Any] = {"learning_rate": 0.002}
 FLAT: dict[str, Any] = {f.name: f.default_factory for f in fields(Config) if is_dataclass(f.default_factory)}
 
 

@@ -35,8 +35,8 @@ def rate_text(steps: float, atoms_per_step: float) -> str:
 class Display:
     """Console and log file of a run; use as a context around training."""
 
-    def __init__(self, plan: Plan | None = None, log: Path | None = None):
-        self.plan, self.log = plan, log
+    def __init__(self, plan: Plan | None = None, log: Path | None = None, silent: bool = False):
+        self.plan, self.log, self.silent = plan, log, silent
         self.atoms_per_step = 0.0  # on average
         self.live: Any = None
         self.task: Any = None
@@ -47,6 +47,8 @@ class Display:
 
     def say(self, text: str) -> None:
         """One line (or several) for people: printed and logged."""
+        if self.silent:
+            return
         if self.live is not None:
             self.live.console.print(text, markup=False, highlight=False)
         else:
@@ -56,7 +58,7 @@ class Display:
                 f.write(text + "\n")
 
     def __enter__(self) -> Display:
-        if sys.stdout.isatty():
+        if sys.stdout.isatty() and not self.silent:
             from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
             texts = [TextColumn("{task.description}"), BarColumn(bar_width=20), TaskProgressColumn()]

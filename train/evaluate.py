@@ -72,6 +72,28 @@ def _rms(difference: np.ndarray) -> float | None:
     return float(np.sqrt(np.mean(difference**2))) if difference.size else None
 
 
+def errors_text(table: Mapping[str, Mapping[str, float | int | None]]) -> str:
+    """The table of errors that ends a run."""
+    columns = [
+        ("energy_rmse", "E RMSE meV/atom"),
+        ("energy_rmse_per_structure", "meV/structure"),
+        ("energy_mae", "E MAE meV/atom"),
+        ("forces_rmse", "F RMSE meV/Å"),
+        ("forces_mae", "F MAE meV/Å"),
+        ("stress_rmse", "S RMSE meV/Å^3"),
+    ]
+    shown = [(key, title) for key, title in columns if any(row[key] is not None for row in table.values())]
+    width = max(len("set"), *(len(name) for name in table))
+    lines = ["", "  ".join([f"{'set':<{width}}", "frames", *(title for _, title in shown)])]
+    for name, row in table.items():
+        cells = [
+            f"{row[key]:{len(title)}.2f}" if row[key] is not None else f"{'-':>{len(title)}}"
+            for key, title in shown
+        ]
+        lines.append("  ".join([f"{name:<{width}}", f"{row['frames']:6d}", *cells]))
+    return "\n".join([*lines, ""])
+
+
 def write_predictions(path: Path, sets: Mapping[str, tuple[Predictions, Sequence[Frame]]]) -> None:
     """Write predictions.h5: {set name: (predictions, their frames)}, completely or not at all."""
     import h5py

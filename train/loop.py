@@ -17,7 +17,8 @@ from typing import Any
 
 from train.batches import Sample, shuffled
 from train.config import Fit
-from train.evaluate import errors, evaluate
+from train.evaluate import errors
+from train.parallel import evaluate_shared
 from train.run import Run, load_state, save_state
 from train.schedule import Plan, begin_stage_two, of_stage, reduce_on_plateau, score
 from train.step import Failed, NotFinite, OutOfMemory, blame, recover, train_step
@@ -49,7 +50,7 @@ def validate(run: Run, valid: Sequence[Sample], fit: Fit) -> dict[str, float | i
         ValueError: predictions that are not finite.
     """
     with run.ema.average_parameters():
-        e = errors(evaluate(run.potential, valid, fit.device))
+        e = errors(evaluate_shared(run.ranks, run.potential, valid, fit.device))
         now = score(e, of_stage(fit, run))
         if not math.isfinite(now):
             raise ValueError(
@@ -116,23 +117,24 @@ def run_epochs(run: Run, task: Task) -> str:
                     save_state(run, trunk)
                 if plan.second(run) and run.stage == 1:
                     begin_stage_two(run)
-                index = batches[run.position]
-                samples = [task.train[i] for i in index]
+                index = run.ranks.take(batches[run.position])
+                samples = run.ranks.share(task.train, batches[run.position])
                 try:
                     train_step(run, samples, of_stage(fit, run), plan.rate(run))
                 except (NotFinite, OutOfMemory) as error:
                     if recover(run, Failed(samples, [task.names[i] for i in index], error), fit, task.say):
                         continue
                 run.position += 1
-                run.seconds = before + time.monotonic() - begun
+                run.seconds, stop = run.ranks.agree(before + time.monotonic() - begun, stopping())
                 task.tell(run, None)
-                if stopping() and plan.done(run) < 1:
+                if stop and plan.done(run) < 1:
                     save_state(run, task.directory / "state.safetensors")
                     return "stopped"
             run.epoch, run.position = run.epoch + 1, 0
             if run.step - run.validated >= VALIDATE_STEPS or plan.done(run) >= 1:
                 line = validate(run, task.valid, fit)
-                append_metrics(task.directory, line)
+                if run.ranks.first:
+                    append_metrics(task.directory, line)
                 task.tell(run, line)
                 if time.monotonic() - saved > SAVE_SECONDS:
                     save_state(run, task.directory / "state.safetensors")
@@ -186,7 +188,16 @@ def continue_run(run: Run, task: Task) -> str:
     Raises:
         ValueError: a damaged state, one of other data or another model, or a run that is longer than now asked for.
     """
+    if not run.ranks.first:  # the first rank has been here already
+        last = next(
+            (p for p in (task.directory / f"{n}.safetensors" for n in ("state", "trunk")) if p.exists()), None
+        )
+        if last:
+            load_state(run, last)
+        return ""
     state, trunk = task.directory / "state.safetensors", task.directory / "trunk.safetensors"
+    for leftover in task.directory.glob(".*.partial"):  # of a process that was killed while writing
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
     if trunk.exists():
         load_state(run, trunk)
         if task.plan.extends(run):
@@ -204,7 +215,5 @@ def continue_run(run: Run, task: Task) -> str:
         raise ValueError(
             f"{task.directory}: {run.epoch} epochs are done already; give --epochs above that to go on"
         )
-    for leftover in task.directory.glob(".*.partial"):  # of a process that was killed while writing
-        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
     cut_metrics(task.directory, run.step)
     return f"continuing after epoch {run.epoch}, step {run.step}"

@@ -32,6 +32,18 @@ def add_files(p: argparse.ArgumentParser) -> None:
     p.add_argument("--test", help="test structures, a set for each file or pattern", **several)
 
 
+def add_start(p: argparse.ArgumentParser) -> None:
+    """The model a run starts from, and the data it came from."""
+    p.add_argument("--from", dest="start", metavar="MODEL", help="start from this saved potential")
+    p.add_argument(
+        "--replay",
+        metavar="FILE",
+        action="extend",
+        nargs="+",
+        help="with --from: old frames, not to be forgotten",
+    )
+
+
 def add_labels(p: argparse.ArgumentParser) -> None:
     """Names and units of the labels."""
     labels = p.add_argument_group("labels (found; in eV and Å unless the file or you say otherwise)")

@@ -16,6 +16,7 @@ from potential.model import Potential
 from train.config import Fit
 from train.denoise import make_head
 from train.optimizers import make_optimizer
+from train.parallel import Ranks
 from train.state import pack, unpack
 
 
@@ -45,12 +46,12 @@ class Run:
     reduced: int = 0  # epoch of the last reduction
     skipped: int = 0  # steps in a row that were not finite
     at_once: int = 0  # structures of a batch that fit into memory; 0: all
+    ranks: Ranks = field(default_factory=Ranks)  # with whom each step is shared; not part of the state
 
     @property
     def weights(self) -> list[Tensor]:
         """All that is trained."""
-        more = [] if self.auxiliary is None else list(self.auxiliary.parameters())
-        return [*self.potential.parameters(), *more]
+        return trained(self.potential, self.auxiliary)
 
 
 FORMAT = (
@@ -60,16 +61,26 @@ COUNTERS = ("epoch", "position", "step", "seconds", "sums", "validated", "best",
             "planned", "stage", "reductions", "reduced", "skipped", "at_once")  # fmt: skip
 
 
-def start(potential: Potential, fit: Fit, identity: dict[str, Any] | None = None) -> Run:
+def start(
+    potential: Potential, fit: Fit, identity: dict[str, Any] | None = None, ranks: Ranks | None = None
+) -> Run:
     """A run at its beginning."""
     head = make_head(potential, fit.seed) if fit.denoise_weight else None
-    weights = [*potential.parameters(), *(head.parameters() if head is not None else ())]
-    optimizer = make_optimizer(weights, fit)
-    return Run(potential, optimizer, ExponentialMovingAverage(weights, decay=fit.ema), identity or {}, head)
+    weights = trained(potential, head)
+    average = ExponentialMovingAverage(weights, decay=fit.ema)
+    return Run(potential, make_optimizer(weights, fit), average, identity or {}, head, ranks=ranks or Ranks())
+
+
+def trained(potential: Potential, auxiliary: torch.nn.Module | None) -> list[Tensor]:
+    """All that is trained: weights that are not frozen."""
+    more = [] if auxiliary is None else list(auxiliary.parameters())
+    return [w for w in [*potential.parameters(), *more] if w.requires_grad]
 
 
 def save_state(run: Run, path: Path) -> None:
-    """Weights, optimizer, moving average and counters, in one file."""
+    """Weights, optimizer, moving average and counters, in one file, by the first rank only."""
+    if not run.ranks.first:
+        return
     tensors: dict[str, Tensor] = {}
     content = {
         "weights": run.potential.state_dict(),

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
+import numpy as np
+
 from train.config import Config, Data, set_names
 from train.data.dataset import Found, Frame, read
 from train.data.files import expand
@@ -52,7 +54,7 @@ def read_sets(config: Config) -> Sets:
     """
     data = config.data
     check_split(data)
-    expand([*data.train, *data.valid, *data.test, *data.isolated_atoms])  # no file in two sets
+    expand([*data.train, *data.valid, *data.test, *data.isolated_atoms, *data.replay])  # no file in two sets
     texts: list[str] = []
     files = read_files(data.train, keys(data))
     check_weights(config.weights, files[0])
@@ -75,6 +77,9 @@ def read_sets(config: Config) -> Sets:
     else:
         sets["train"], sets["valid"], reason = _split(rest, data, config.fit.seed)
         why.append(reason)
+    if data.replay:
+        old = _inspected(read_files(data.replay, keys(data)), config, texts)
+        why.append(_mix(sets, [f for f in old if not f.is_isolated_atom], config))
     for name, pattern in set_names(data.test, sets).items():
         sets[name] = _inspected(read_files([pattern], keys(data)), config, texts, measured=True)
     given, told = _isolated_given(data)
@@ -165,6 +170,17 @@ def _split(frames: list[Frame], data: Data, seed: int) -> tuple[list[Frame], lis
         held = (f"frame {frames[i].index} for {', '.join(sorted(found))}" for i, found in always.items())
         text += f"; always trained on, as too few frames hold these elements: {'; '.join(held)}"
     return [frames[i] for i in train], [frames[i] for i in valid], text
+
+
+def _mix(sets: dict[str, list[Frame]], old: list[Frame], config: Config) -> str:
+    """Old frames join those for training and validation; says how many."""
+    n_new = len(sets["train"]) + len(sets["valid"])
+    n = min(len(old), max(1, round(config.data.replay_ratio * n_new)))
+    order = np.random.default_rng([config.fit.seed, n_new]).permutation(len(old))[:n]
+    n_valid = min(round(config.data.valid_fraction * n), n - 1)
+    sets["valid"] = [*sets["valid"], *(old[i] for i in sorted(order[:n_valid]))]
+    sets["train"] = [*sets["train"], *(old[i] for i in sorted(order[n_valid:]))]
+    return f"{n} of {len(old)} old frames mixed in with {n_new} new ones, {n_valid} of them for validation"
 
 
 def _how(frames: Sequence[Frame], data: Data) -> str:

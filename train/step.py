@@ -30,8 +30,12 @@ class OutOfMemory(ValueError):
     """The gradient of a batch does not fit into memory; nothing was changed."""
 
 
+class OutOfMemoryElsewhere(OutOfMemory):
+    """Another rank's share of the batch does not fit into its memory; nothing was changed."""
+
+
 def train_step(run: Run, samples: Sequence[Sample], fit: Fit, rate: float) -> float:
-    """One update of weights and moving average; returns the loss.
+    """One update of weights and moving average; returns the loss. Of several ranks each gives its share of the batch.
 
     Raises:
         NotFinite, OutOfMemory: weights, optimizer and moving average are as before.
@@ -39,7 +43,7 @@ def train_step(run: Run, samples: Sequence[Sample], fit: Fit, rate: float) -> fl
     for group in run.optimizer.param_groups:
         group["lr"] = fit.learning_rate * rate
     run.optimizer.zero_grad(set_to_none=True)
-    value, sums = fitting(run, samples, fit)
+    value, sums = shared(run, samples, fit) if run.ranks.size > 1 else fitting(run, samples, fit)
     norm = float(torch.nn.utils.clip_grad_norm_(run.weights, fit.clip))
     if not math.isfinite(norm) or not math.isfinite(value):
         raise NotFinite(f"step {run.step}: the loss is {value} and the norm of its gradient {norm}")
@@ -51,7 +55,32 @@ def train_step(run: Run, samples: Sequence[Sample], fit: Fit, rate: float) -> fl
     return value
 
 
-def fitting(run: Run, samples: Sequence[Sample], fit: Fit) -> tuple[float, Sums]:
+def shared(run: Run, samples: Sequence[Sample], fit: Fit) -> tuple[float, Sums]:
+    """`fitting` for the batch of which every rank has a share; every rank gets the whole of it.
+
+    Raises:
+        OutOfMemory: some share does not fit; every rank learns it.
+    """
+    error: OutOfMemory | None = None
+    value, sums = 0.0, {name: [0.0, 0] for name in count(samples, fit)}
+    counts = run.ranks.add_counts(count(samples, fit))
+    try:
+        value, own = fitting(run, samples, fit, counts)
+        add(sums, own)
+    except OutOfMemory as caught:
+        error = caught
+    sums = run.ranks.add_sums({**sums, "": [value, error is not None]})
+    value, failed = sums.pop("")
+    if failed:
+        run.optimizer.zero_grad(set_to_none=True)
+        raise error or OutOfMemoryElsewhere(f"step {run.step}: out of memory on another rank")
+    run.ranks.add_gradients(run.weights)
+    return value, sums
+
+
+def fitting(
+    run: Run, samples: Sequence[Sample], fit: Fit, counts: dict[str, Tensor] | None = None
+) -> tuple[float, Sums]:
     """`gradient`, or nothing.
 
     Raises:
@@ -59,7 +88,7 @@ def fitting(run: Run, samples: Sequence[Sample], fit: Fit) -> tuple[float, Sums]
     """
     try:
         with tf32(fit.tf32):
-            return gradient(run, samples, fit)
+            return gradient(run, samples, fit, counts)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -70,15 +99,18 @@ def fitting(run: Run, samples: Sequence[Sample], fit: Fit) -> tuple[float, Sums]
     )  # out here: the traceback of `error` would keep the tensors
 
 
-def gradient(run: Run, samples: Sequence[Sample], fit: Fit) -> tuple[float, Sums]:
+def gradient(
+    run: Run, samples: Sequence[Sample], fit: Fit, counts: dict[str, Tensor] | None = None
+) -> tuple[float, Sums]:
     """Add the gradient of the loss of a batch to that of the weights; the loss, and the squared errors.
 
     The batch is taken `run.at_once` structures at a time (0: all), and every part divides by the number of labels of
-    the whole: the result is that of the whole to rounding.
+    the whole: the result is that of the whole to rounding. `counts`: these numbers, where others have more of it.
     """
     size = run.at_once or len(samples)
     parts = [samples[k : k + size] for k in range(0, len(samples), size)]
-    counts = count(samples, fit) if len(parts) > 1 else None
+    if counts is None and len(parts) > 1:
+        counts = count(samples, fit)
     value, sums = 0.0, Sums()
     for part in parts:
         b = batch(part, fit.device)
@@ -146,6 +178,8 @@ def recover(run: Run, failed: Failed, fit: Fit, say: Callable[[str], None]) -> b
     Raises:
         ValueError: too many failures in a row, or a batch that does not fit; says which frames and what to do.
     """
+    if isinstance(failed.error, OutOfMemoryElsewhere):
+        return True
     if isinstance(failed.error, OutOfMemory):
         shrink(run, failed, fit, say)
         return True

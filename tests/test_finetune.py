@@ -1,0 +1,233 @@
+"""Starting from a saved potential: what is kept, what is new, what is frozen, and what comes out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.io import read, write
+
+from potential import Potential, Statistics, build, from_atoms, load, predict, save
+from potential.checkpoint import read as read_tensors
+from potential.networks import NETWORKS
+from train.cli import main
+from train.config import Fit
+from train.data.dataset import Frame
+from train.finetune import NewData, extended, refit_e0, trainable, with_e0
+from train.lowrank import LowRank, ordinary
+
+DATA = Path(__file__).parents[1] / "data"
+E0 = (-13.6, -1030.0, -2040.0)
+DIALS = {"channels": 12, "message_channels": 8, "vector_channels": 4, "cutoff": 3.0}
+
+
+def small(elements: tuple[str, ...] = ("H", "C", "O"), network: str = "equivariant") -> Potential:
+    config = {"network": network, **(DIALS if network == "equivariant" else {})}
+    return build(config, Statistics(elements, E0[: len(elements)], 1.3, 9.0), 1, torch.float64)
+
+
+def molecule(symbols: str = "COHHHH", seed: int = 0) -> Atoms:
+    return Atoms(symbols, np.random.default_rng(seed).uniform(0, 2.5, (Atoms(symbols).positions.shape)))
+
+
+def frames(potential: Potential, move: dict[str, float], symbols: tuple[str, ...]) -> list[Frame]:
+    """Structures whose energies are those of a potential, moved by so much per atom of each element."""
+    out = []
+    for k, s in enumerate(symbols):
+        atoms = molecule(s, k)
+        energy = float(predict(potential, from_atoms(atoms, potential.cutoff)).energy)
+        energy += sum(move.get(x, 0.0) for x in atoms.symbols)
+        out.append(Frame(atoms, energy, None, None, "new.xyz", k))
+    return out
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_new_elements_change_nothing_for_the_known_ones(network: str) -> None:
+    start = small(network=network)
+    wide = extended(start, ["C", "N", "S"])
+    assert wide.statistics.elements == ("H", "C", "O", "N", "S")
+    assert wide.statistics.scale == start.statistics.scale
+    graph = from_atoms(molecule(), start.cutoff)
+    one, two = predict(start, graph), predict(wide, graph)
+    torch.testing.assert_close(one.energy, two.energy, rtol=0, atol=1e-10)
+    torch.testing.assert_close(one.forces, two.forces, rtol=0, atol=1e-10)
+
+
+def test_a_new_element_begins_as_the_mean_of_the_known_ones() -> None:
+    start = small(("H", "C"))
+    wide = with_e0(extended(start, ["N"]), {"H": 0.0, "C": 0.0, "N": 0.0})
+    mix = wide.get_parameter("network.layers.0.density.couplings.0.mix").unflatten(1, (-1, 3))
+    torch.testing.assert_close(mix[:, :, 2], mix[:, :, :2].mean(2))
+    offset = wide.get_parameter("network.layers.1.product.offset").unflatten(0, (-1, 3))
+    torch.testing.assert_close(offset[:, 2], offset[:, :2].mean(1))
+    atoms = molecule("NHC")
+    assert float(predict(wide, from_atoms(atoms, 3.0)).energy) != 0
+    assert float(predict(wide, from_atoms(Atoms("N"), 3.0)).energy) == 0  # alone it has its E0
+
+
+@pytest.mark.parametrize(
+    ("how", "move", "expected"),
+    [
+        ("auto", {"H": 0.5, "C": -2.0, "O": 4.0}, {"H": 0.5, "C": -2.0, "O": 4.0}),  # another method
+        ("auto", {"H": 0.01, "C": 0.02, "O": -0.01}, {}),  # the model's own errors
+        ("always", {"H": 0.01, "C": 0.02, "O": -0.01}, {"H": 0.01, "C": 0.02, "O": -0.01}),
+        ("never", {"H": 0.5, "C": -2.0, "O": 4.0}, {}),
+    ],
+)
+def test_e0_moves_to_another_method(how: str, move: dict[str, float], expected: dict[str, float]) -> None:
+    start = small()
+    data = frames(start, move, ("COHHHH", "CCHH", "OOH", "COH", "HHHO", "CCCO"))
+    found = refit_e0(start, NewData(data, [], {}), ("H", "C", "O"), Fit(refit_e0=how))
+    for s, before in zip("HCO", E0, strict=True):
+        assert found.e0[s] == pytest.approx(before + expected.get(s, 0.0), abs=2e-3), s
+    given = refit_e0(start, NewData(data, [], {"O": -7.0}), ("H", "C", "O"), Fit(refit_e0="never"))
+    assert given.e0 == {"H": E0[0], "C": E0[1], "O": -7.0}
+    assert given.sources["O"] == "given"
+
+
+def test_e0_of_a_new_element() -> None:
+    """From least squares on what the others leave, or from an isolated atom; elements not in the new data stay."""
+    wide = extended(small(), ["N"])
+    truth = with_e0(extended(small(), ["N"]), {"H": E0[0], "C": E0[1], "O": E0[2], "N": -1480.0})
+    data = frames(truth, {}, ("NHHH", "CNH", "NNHH"))
+    found = refit_e0(wide, NewData(data, [], {}), ("H", "C", "O"), Fit())
+    assert found.e0["N"] == pytest.approx(-1480.0, abs=0.01)
+    assert found.e0["O"] == E0[2]
+    assert found.sources == {
+        "H": "starting model",
+        "C": "starting model",
+        "O": "starting model",
+        "N": "least squares",
+    }
+    atom = Frame(Atoms("N"), -1479.0, None, None, "atoms.xyz", 0)
+    found = refit_e0(wide, NewData(data, [atom], {}), ("H", "C", "O"), Fit())
+    assert found.e0["N"] == pytest.approx(-1479.0)
+    assert found.sources["N"] == "isolated atoms"
+
+
+def test_frozen_parts() -> None:
+    potential, why = trainable(small(), Fit(freeze=("layers.0", "head.linear")))
+    trains = {n for n, w in potential.named_parameters() if w.requires_grad}
+    assert trains == {
+        n for n, _ in potential.named_parameters() if not n.startswith(("network.layers.0.", "head.linear"))
+    }
+    assert why == ["frozen: layers.0, head.linear"]
+    for wrong, words in (
+        ("layer.0", "did you mean 'layers.0'"),
+        ("layers.01", "did you mean"),
+        ("lay", "'lay'"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            trainable(small(), Fit(freeze=(wrong,)))
+    with pytest.raises(ValueError, match="leaves no weight"):
+        trainable(small(), Fit(freeze=("layers", "head")))
+
+
+def test_low_rank_updates_become_ordinary_weights(tmp_path: Path) -> None:
+    start = small()
+    before = {n: w.detach().clone() for n, w in start.named_parameters()}
+    graph = from_atoms(molecule(), 3.0)
+    one = predict(start, graph)
+    potential, _ = trainable(start, Fit(lora_rank=2, freeze=("layers.1",)))
+    assert isinstance(potential, LowRank)
+    assert torch.equal(predict(potential, graph).forces, one.forces)  # it begins where it starts from
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for w in potential.up:
+            w += torch.randn(w.shape, generator=generator, dtype=w.dtype)
+    merged = ordinary(potential)
+    torch.testing.assert_close(
+        predict(merged, graph).forces, predict(potential, graph).forces, rtol=1e-9, atol=1e-9
+    )
+    change = (
+        merged.get_parameter("network.layers.0.product.factors") - before["network.layers.0.product.factors"]
+    )
+    assert set(torch.linalg.matrix_rank(change).tolist()) == {2}
+    assert torch.equal(merged.get_parameter("network.layers.1.update.0"), before["network.layers.1.update.0"])
+    save(merged, tmp_path / "m.safetensors")
+    assert torch.equal(predict(load(tmp_path / "m.safetensors"), graph).forces, predict(merged, graph).forces)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A fitted model and its data; new data that hold another element, by another method."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("train.fit.seconds_per_step", lambda *_: 0.01)
+    monkeypatch.setattr("train.fit.draw", lambda _: {})
+    rows = read(DATA / "acac/train_300K.xyz.xz", ":18")
+    for row in rows:
+        row.info = {"energy": row.get_potential_energy()}
+        row.arrays["forces"] = row.get_forces()
+        row.calc = None
+    write(tmp_path / "old.xyz", rows[:12])
+    new = [row.copy() for row in rows[12:]]
+    for k, row in enumerate(new):
+        row.info["energy"] += 3.0 * len(row)
+        if k % 2:
+            row.symbols[list(row.symbols).index("O")] = "N"
+    write(tmp_path / "new.xyz", new)
+    save(with_e0(small().float(), dict(zip("HCO", E0, strict=True))), tmp_path / "start.safetensors")
+    return tmp_path
+
+
+Run = Callable[..., int]
+
+
+def test_command(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """New element, replay, frozen and low-rank parts; errors before and after; resumed, it is the same."""
+    tune = ["new.xyz", "--from", "start.safetensors", "--replay", "old.xyz", "--set", "fit.batch_size=4"]
+    tune += ["--set", "fit.freeze=['layers.1.skip']", "--set", "fit.lora_rank=2", "--allow-missing"]
+    whole = [*tune, "--test", "old.xyz"]
+    assert main([*whole, "--epochs", "1"]) == 1  # a file in two sets
+    assert "named twice" in capsys.readouterr().err
+    write(folder / "test.xyz", read("old.xyz", ":3"))
+    tune += ["--test", "test.xyz"]
+    assert main([*tune, "--epochs", "4", "--output", "four"]) == 0
+    text = capsys.readouterr().out
+    assert "12 of 12 old frames mixed in with 6 new ones" in text
+    assert "before, with start.safetensors" in text
+    model = load("four/model.safetensors")
+    assert model.statistics.elements == ("H", "C", "O", "N")
+    old, new = (read_tensors(p)[1] for p in ("start.safetensors", "four/model.safetensors"))
+    assert torch.equal(old["network.layers.1.skip.0"], new["network.layers.1.skip.0"])
+    assert not torch.equal(old["head.linear"], new["head.linear"])
+    summary = json.loads((folder / "four/summary.json").read_text())
+    assert summary["e0_sources"]["N"] == "least squares"
+    assert set(summary["errors"]) == {"train", "valid", "test"}
+    assert set(summary["errors_before"]) >= {"test"}
+    assert "start.safetensors" in "".join(summary["sessions"][0]["files"])
+    assert main([*tune, "--epochs", "2", "--output", "two"]) == 0
+    assert main(["--resume", "--epochs", "4", "--output", "two"]) == 0
+    again = read_tensors("two/model.safetensors")[1]
+    assert all(torch.equal(new[k], again[k]) for k in new)
+    save(small(("C", "H", "O")).float(), folder / "start.safetensors")  # another one under its name
+    assert main(["--resume", "--epochs", "6", "--output", "two"]) == 1
+    assert "other starting model" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--set", "model.channels=16"], ["channels is 16", "has 12", "leave it out"]),
+        (["--preset", "small"], ["preset is 'small'", "none"]),
+        (["--set", "model.chanels=12"], ["'chanels'", "did you mean 'channels'"]),
+        (["--set", "fit.freeze=layer.0"], ["'layer.0'", "did you mean 'layers.0'"]),
+        (["--set", "fit.refit_e0=sometimes"], ["refit_e0", "auto"]),
+        (["--from", "none.safetensors"], ["none.safetensors", "no such file"]),
+        (["--from", "", "--replay", "new.xyz"], ["need a model to start from", "--from"]),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    folder: Path, arguments: list[str], words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(p.name for p in folder.iterdir())
+    assert main(["old.xyz", "--from", "start.safetensors", *arguments]) == 1
+    message = capsys.readouterr().err
+    for word in words:
+        assert word in message
+    assert sorted(p.name for p in folder.iterdir()) == before

@@ -1,0 +1,241 @@
+"""Training that starts from a saved potential: its network, new elements, E0 for the new data, frozen parts."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from potential.checkpoint import load
+from potential.model import Potential, Statistics, build, check_device, configuration, recast, settings
+from train.batches import Sample, prepare
+from train.config import PRESETS, Config, Fit
+from train.data.dataset import Frame
+from train.data.files import expand
+from train.evaluate import errors, evaluate
+from train.lowrank import LowRank
+from train.option import suggest
+from train.parallel import Ranks, evaluate_shared
+from train.plan import elements
+from train.sets import Sets
+from train.statistics import E0Fit, fit_e0
+
+SIGNIFICANT = (
+    0.05  # eV/atom; energies that are further off come from another method, not from the model's errors
+)
+KEPT, MOVED = "starting model", "starting model, moved"
+
+
+def read_start(config: Config) -> Potential | None:
+    """The potential to start from, on the device and in the precision of the run; None where none is given.
+
+    Raises:
+        ValueError: no such file, a damaged one, or not a potential; settings that need one.
+    """
+    fit = config.fit
+    if not fit.start and (fit.freeze or fit.lora_rank or config.data.replay):
+        raise ValueError(
+            "freeze, lora_rank and replay need a model to start from; give one with --from model.safetensors"
+        )
+    if not fit.start:
+        return None
+    if fit.lora_rank and fit.denoise_weight:
+        raise ValueError("lora_rank and denoise_weight do not go together; give one of them")
+    check_device(fit.device)
+    dtype = torch.float64 if fit.dtype == "float64" else torch.float32
+    return recast(load(fit.start), dtype).to(fit.device)
+
+
+def adopt(given: Mapping[str, Any], start: Potential, path: str) -> tuple[dict[str, Any], list[str]]:
+    """The network's settings are those of the starting model.
+
+    Raises:
+        ValueError: other ones are given.
+    """
+    own = configuration(start)
+    preset = next((name for name, dials in PRESETS.items() if dials.items() <= own.items()), None)
+    settings({**own, **{k: v for k, v in given.items() if k != "preset"}})  # did-you-mean
+    for key, value in given.items():
+        has = preset or "none" if key == "preset" else own[key]
+        if value != has:
+            raise ValueError(
+                f"[model] {key} is {value!r}, but the model to start from ({path}) has {has!r}; leave it out, its "
+                "network stays as it is"
+            )
+    elements = ", ".join(start.statistics.elements)
+    return {**({"preset": preset} if preset else {}), **own}, [f"starts from {path} ({elements})"]
+
+
+def begin(start: Potential, sets: Sets, config: Config) -> tuple[Potential, E0Fit, Sets]:
+    """The potential made ready for the new data; and the sets, where replayed energies move along with E0."""
+    replay = expand(config.data.replay)
+    new = [f for f in [*sets.frames["train"], *sets.isolated] if f.source not in replay]
+    wide = extended(copy.deepcopy(start), elements(new))
+    e0 = refit_e0(wide, NewData(new, sets.isolated_given, config.e0), start.statistics.elements, config.fit)
+    move = {s: e0.e0[s] - e for s, e in zip(start.statistics.elements, start.statistics.e0, strict=True)}
+    moved_sets = {name: moved(sets.frames[name], replay, move) for name in ("train", "valid")}
+    return with_e0(wide, e0.e0), e0, replace(sets, frames={**sets.frames, **moved_sets})
+
+
+def extended(start: Potential, symbols: Iterable[str]) -> Potential:
+    """The same potential with more elements, which begin as the mean of the known ones and with E0 = 0.
+
+    Weights that belong to elements have an axis that grows with their number, the element running fastest in it.
+    """
+    facts = start.statistics
+    new = [s for s in symbols if s not in facts.elements]
+    if not new:
+        return start
+    n = len(facts.elements)
+    more = Statistics(
+        (*facts.elements, *new), (*facts.e0, *(0.0 for _ in new)), facts.scale, facts.mean_neighbors
+    )
+    wide = build(configuration(start), more, dtype=start.dtype)
+    old = dict(start.named_parameters())
+    with torch.no_grad():
+        for name, w in wide.named_parameters():
+            w.copy_(widened(old[name].detach().cpu(), w.shape, n))
+    return wide.to(next(start.parameters()).device)
+
+
+def widened(weight: Tensor, shape: Sequence[int], n: int) -> Tensor:
+    """A weight of n elements for more of them: each new one gets the mean."""
+    for axis, size in enumerate(shape):
+        if weight.shape[axis] != size:
+            per_element = weight.reshape(*weight.shape[:axis], -1, n, *weight.shape[axis + 1 :])
+            n_new = size // per_element.shape[axis] - n
+            mean = per_element.mean(axis + 1, keepdim=True)
+            weight = torch.cat([per_element, *[mean] * n_new], axis + 1).flatten(axis, axis + 1)
+    return weight
+
+
+@dataclass(frozen=True)
+class NewData:
+    """What E0 is taken from: training frames, isolated atoms of files, energies that are given."""
+
+    frames: Sequence[Frame]
+    isolated: Sequence[Frame]
+    given: Mapping[str, float]
+
+
+def refit_e0(potential: Potential, data: NewData, old: Sequence[str], fit: Fit) -> E0Fit:
+    """E0 of all elements, from what the potential (made by `extended`) leaves of the energies of the new data.
+
+    Elements that it did not know get E0 from that remainder: given, from isolated atoms, or by least squares. Those it
+    knew (`old`) move only where the remainder says that the energies come from another method: by more than
+    SIGNIFICANT on average (fit.refit_e0 = "auto"), or "always", or "never". What is given holds in any case.
+    """
+    before = dict(zip(potential.statistics.elements, potential.statistics.e0, strict=True))
+    frames = remainders(potential, data.frames, before)
+    isolated = [f for f in remainders(potential, data.isolated, before) if f.atoms.symbols[0] not in old]
+    symbols = [s for s in before if any(s in f.atoms.symbols for f in frames)]
+    given = {s: e - before[s] for s, e in data.given.items() if s in symbols}
+    labelled = [f for f in frames if f.energy is not None]
+    found = fit_e0(frames, symbols, isolated, given) if labelled else None
+    moves = dict(found.e0) if found else {}
+    size = rms([sum(moves[s] for s in f.atoms.symbols if s in old) / len(f.atoms) for f in labelled])
+    keep = fit.refit_e0 == "never" or (fit.refit_e0 == "auto" and size <= SIGNIFICANT)
+    if found and keep:
+        held = {s: 0.0 for s in symbols if s in old} | given
+        moves = fit_e0([f for f in frames if not f.is_isolated_atom or f.atoms.symbols[0] not in old],
+                       symbols, isolated, held).e0  # fmt: skip
+    sources = dict.fromkeys(before, KEPT)
+    if found:
+        sources |= {
+            s: found.sources[s] if s not in old or s in given else KEPT if keep else MOVED for s in symbols
+        }
+    e0 = {s: value + moves.get(s, 0.0) for s, value in before.items()}
+    text = f"E0 of {', '.join(old)} from the starting model"
+    text += (
+        f", which is off by {size:.3g} eV/atom on average"
+        + (" and kept." if keep else ": moved to the new energies.")
+        if labelled
+        else "; there are no energies to compare with."
+    )
+    others = [f"E0 of {s} is {e0[s]:.6g} eV ({sources[s]})." for s in e0 if sources[s] not in (KEPT, MOVED)]
+    return E0Fit(
+        e0, sources, found.rank if found else 0, found.condition if found else 1.0, " ".join([text, *others])
+    )
+
+
+def remainders(potential: Potential, frames: Sequence[Frame], e0: Mapping[str, float]) -> list[Frame]:
+    """The frames with what the potential leaves of their energies."""
+    alone = [f for f in frames if f.is_isolated_atom]
+    rest = [f for f in frames if not f.is_isolated_atom and f.energy is not None]
+    out = [f if f.energy is None else replace(f, energy=f.energy - e0[f.atoms.symbols[0]]) for f in alone]
+    if rest:
+        device = str(next(potential.parameters()).device)
+        energy = evaluate(potential, prepare(rest, potential.cutoff), device).energy
+        out += [replace(f, energy=float(a - b)) for f, (a, b) in zip(rest, energy, strict=True)]
+    return out
+
+
+def rms(values: Sequence[float]) -> float:
+    return float(np.sqrt(np.mean(np.square(values)))) if len(values) else 0.0
+
+
+def with_e0(potential: Potential, e0: Mapping[str, float]) -> Potential:
+    """The same network with other energies of the isolated atoms."""
+    facts = potential.statistics
+    potential.statistics = replace(facts, e0=tuple(e0[s] for s in facts.elements))
+    return potential
+
+
+def moved(frames: Sequence[Frame], sources: Iterable[str], move: Mapping[str, float]) -> list[Frame]:
+    """Old frames with the energies they would have at the new E0; frames of other files as they are."""
+    old = set(sources)
+    return [
+        replace(f, energy=f.energy + sum(move[s] for s in f.atoms.symbols))
+        if f.source in old and f.energy is not None
+        else f
+        for f in frames
+    ]
+
+
+def trainable(potential: Potential, fit: Fit) -> tuple[Potential, list[str]]:
+    """The potential with its frozen weights and low-rank updates, and what was done in words.
+
+    Raises:
+        ValueError: a name in fit.freeze that no weight begins with.
+    """
+    names = {name.removeprefix("network."): w for name, w in potential.named_parameters()}
+    frozen = []
+    for prefix in fit.freeze:
+        word = prefix.removeprefix("network.").rstrip(".")
+        hit = [name for name in names if f"{name}.".startswith(f"{word}.")]
+        if not hit:
+            parts = {
+                ".".join(name.split(".")[:k]) for name in names for k in range(1, 1 + name.count(".") + 1)
+            }
+            raise ValueError(
+                f"[fit] freeze: no weight is called {prefix!r}{suggest(word, sorted(parts))}; the weights are "
+                f"{', '.join(names)}"
+            )
+        frozen += hit
+    if len(set(frozen)) == len(names):
+        raise ValueError("[fit] freeze leaves no weight to train; freeze less")
+    for name in frozen:
+        names[name].requires_grad_(False)
+    why = [f"frozen: {', '.join(fit.freeze)}"] if frozen else []
+    if fit.lora_rank:
+        potential = LowRank(potential, fit.lora_rank, fit.seed)
+        n = sum(w.numel() for w in potential.parameters() if w.requires_grad)
+        why.append(f"low-rank updates of rank {fit.lora_rank}: {n:,} numbers train")
+    return potential, why
+
+
+def errors_before(
+    start: Potential,
+    frames: Mapping[str, Sequence[Frame]],
+    samples: Mapping[str, Sequence[Sample]],
+    ranks: Ranks,
+) -> dict[str, dict[str, float | int | None]]:
+    """Errors of the starting model on each set whose elements it knows."""
+    known, device = set(start.statistics.elements), str(next(start.parameters()).device)
+    sets = [name for name, of_set in frames.items() if all(known.issuperset(f.atoms.symbols) for f in of_set)]
+    return {name: errors(evaluate_shared(ranks, start, samples[name], device)) for name in sets}
