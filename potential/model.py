@@ -125,7 +125,7 @@ def settings(config: Mapping[str, Any]) -> tuple[Any, Any]:
     """
     dials = dict(config)
     name = dials.pop("network", "equivariant")
-    if name not in NETWORKS:
+    if not isinstance(name, str) or name not in NETWORKS:
         raise ValueError(
             f"there is no network {name!r}{suggestion(name, NETWORKS)}; there are {', '.join(NETWORKS)}"
         )
@@ -146,7 +146,7 @@ def check_device(device: torch.device | str) -> None:
         ValueError: naming it and those that are here.
     """
     try:
-        torch.empty(0, device=device)
+        torch.zeros(1, device=device).item()  # some known to torch, such as meta, hold no numbers
     except (RuntimeError, AssertionError) as error:
         here = "cpu or cuda" if torch.cuda.is_available() else "cpu"
         raise ValueError(

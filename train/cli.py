@@ -77,6 +77,12 @@ def parser() -> argparse.ArgumentParser:
         help="e.g. model.channels=64, fit.ema=0.999",
     )
     p.add_argument(
+        "--log",
+        nargs="+",
+        metavar="TOOL",
+        help="send metrics to tensorboard, wandb or both (settings: [log])",
+    )
+    p.add_argument(
         "--print-config",
         action="store_true",
         help="print every setting with its meaning, as a file for --config, and stop",
@@ -121,6 +127,7 @@ def configuration(args: argparse.Namespace) -> tuple[Config, Path]:
     options: dict[str, dict[str, Any]] = {
         "data": {**data_settings(args), "folds": args.folds, "fold": args.fold, "replay": args.replay},
         "model": {"preset": args.preset},
+        "log": {"to": args.log},
         "fit": {
             "seed": args.seed,
             "device": args.device,
@@ -157,7 +164,7 @@ def main(arguments: list[str] | None = None) -> int:
 
         only = "dry run" if args.dry_run else "find lr" if args.find_lr else ""
         result = fit(config, directory, args.resume, only)
-    except ValueError as error:
+    except (ValueError, ImportError) as error:
         print(f"potential-train: {error}", file=sys.stderr)
         return 1
     except OSError as error:

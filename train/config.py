@@ -100,9 +100,9 @@ class Fit:
     optimizer_options: tuple[str, ...] = option(
         (), "more settings of the optimizer, each as name=value, such as momentum=0.9 or betas=[0.9, 0.99]"
     )
-    learning_rate: float = option(0.005, "step size after warm-up and before decay", bounds="(0, inf)")
+    learning_rate: float = option(0.005, "step size after warm-up and before decay", bounds="(0, 1000]")
     weight_decay: float = option(
-        0.0, "pull of the weights to zero, times the learning rate, at each step", bounds="[0, inf)"
+        0.0, "pull of the weights to zero, times the learning rate, at each step", bounds="[0, 1000]"
     )
     warmup_steps: int = option(
         100,
@@ -151,7 +151,7 @@ class Fit:
     stage_two_energy_weight: float = option(10.0, "energy_weight of the second stage", bounds="[0, inf)")
     stage_two_forces_weight: float = option(1.0, "forces_weight of the second stage", bounds="[0, inf)")
     stage_two_stress_weight: float = option(0.1, "stress_weight of the second stage", bounds="[0, inf)")
-    stage_two_rate: float = option(1.0, "factor of the learning rate in the second stage", bounds="(0, inf)")
+    stage_two_rate: float = option(1.0, "factor of the learning rate in the second stage", bounds="(0, 1000]")
     clip: float = option(10.0, "largest norm of the gradient; a longer one is shortened", bounds="(0, inf)")
     ema: float = option(0.99, "decay of the moving average of the weights", bounds="(0, 1]")
     max_skipped: int = option(
@@ -201,12 +201,28 @@ class Model:
 
 
 @dataclass(frozen=True)
+class Log:
+    """[log]: where metrics go beside metrics.csv and metrics.jsonl, which are always written."""
+
+    to: tuple[str, ...] = option(
+        (), "tools that get them: files in the run directory, and a server", choices=("tensorboard", "wandb")
+    )
+    project: str = option("equiv-potential", "project of wandb in which the run appears")
+    offline: bool = option(False, "wandb: write to the run directory only; `wandb sync` sends it later")
+
+    def __post_init__(self) -> None:
+        if isinstance(self.to, str):
+            object.__setattr__(self, "to", (self.to,) if self.to else ())
+
+
+@dataclass(frozen=True)
 class Config:
     data: Data = field(default_factory=Data)
     model: Mapping[str, Any] = field(default_factory=dict)  # of Model, and dials of the network
     fit: Fit = field(default_factory=Fit)
     weights: Mapping[str, Weights] = field(default_factory=dict)  # of each config_type that has its own
     e0: Mapping[str, float] = field(default_factory=dict)  # symbol -> eV of the isolated atom, where given
+    log: Log = field(default_factory=Log)
 
 
 # Every section, and those of them whose settings are the fields of a dataclass.

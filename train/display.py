@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -38,6 +39,7 @@ class Display:
     def __init__(self, plan: Plan | None = None, log: Path | None = None, silent: bool = False):
         self.plan, self.log, self.silent = plan, log, silent
         self.atoms_per_step = 0.0  # on average
+        self.record: Callable[[dict[str, Any]], None] = lambda line: None  # is given every line of metrics
         self.live: Any = None
         self.task: Any = None
         self.begun: tuple[float, float, int] | None = (
@@ -87,6 +89,7 @@ class Display:
         told = [rate_text((run.step - self.begun[2]) / seconds, self.atoms_per_step)] if seconds > 0 else []
         told += [f"{duration(left)} left"] if left is not None and left > 0 else []
         if line is not None:
+            self.record(line)
             self.errors = metrics_text(line)
             where = f"epoch {line['epoch']:5d}  step {line['step']:7d}"
             self.say("  ".join([where, f"validation RMSE: {self.errors}", *told]))

@@ -16,7 +16,7 @@ from potential.checkpoint import save
 from potential.model import Potential
 from train.batches import Sample, normalized, prepare
 from train.budget import budget_text, costs
-from train.config import Config, check
+from train.config import Config, Log, check
 from train.data.weights import weights_record
 from train.directory import check_directory, from_anywhere, write_text
 from train.display import Display, duration
@@ -38,6 +38,7 @@ from train.schedule import make_plan
 from train.sets import Sets, read_sets, split_record
 from train.statistics import GIVEN, ISOLATED, E0Fit, fit_e0
 from train.toml import to_toml
+from train.tracking import require, tracking
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,7 @@ def fit(config: Config, directory: Path, resume: bool = False, only: str = "") -
     Raises:
         ValueError: anything wrong with files, labels, settings or the directory; nothing is half-written then.
     """
+    require(config.log)
     with joined(config.fit.device) as ranks:
         with ranks.together():
             if ranks.first and not only:
@@ -171,7 +173,9 @@ def _train(job: Job, ranks: Ranks, resume: bool, only: str) -> dict[str, Any]:
         return {"why": list(job.why)}
     if resume:
         display.say(said)
-    with display:
+    log = job.config.log if ranks.first else Log()
+    record = tracking(log, directory, asdict(job.config), run.step)
+    with display, record as display.record:
         outcome = run_epochs(run, job.task)
     if outcome == "stopped":
         display.say(f"stopped and saved; continue with: potential-train --resume --output {directory}")
