@@ -64,6 +64,13 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="suggest a learning rate from steps with ever higher ones, stop",
     )
+    add_settings(p)
+    add_labels(p)
+    return p
+
+
+def add_settings(p: argparse.ArgumentParser) -> None:
+    """Settings from a file or one by one, where metrics go, and the settings explained."""
     p.add_argument(
         "--config",
         metavar="FILE",
@@ -87,8 +94,6 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="print every setting with its meaning, as a file for --config, and stop",
     )
-    add_labels(p)
-    return p
 
 
 def configuration(args: argparse.Namespace) -> tuple[Config, Path]:

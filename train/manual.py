@@ -150,8 +150,9 @@ def option_schema(o: Option) -> dict[str, Any]:
     """The type of a setting, what it may be, its default and meaning."""
     said = {"description": f"{o.text} [{o.unit}]" if o.unit else o.text}
     if isinstance(o.default, tuple):
-        text: dict[str, Any] = {"type": "string", **({"enum": list(o.choices)} if o.choices else {})}
-        return {**said, "default": list(o.default), "anyOf": [text, {"type": "array", "items": text}]}
+        item: dict[str, Any] = {"type": "string", **({"enum": list(o.choices)} if o.choices else {})}
+        one = {**item, **({"enum": ["", *o.choices]} if o.choices else {})}  # a list of one; "": of none
+        return {**said, "default": list(o.default), "anyOf": [one, {"type": "array", "items": item}]}
     found = {**said, "default": o.default, "type": TYPES[type(o.default)]}
     if o.choices:
         found["enum"] = list(o.choices)

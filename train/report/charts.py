@@ -42,7 +42,7 @@ def escaped(name: str) -> str:
 
 def axis(title: str, **settings: Any) -> dict[str, Any]:
     look = {"gridcolor": GRID, "zeroline": False, "linecolor": "#9aa5b1", "ticks": "outside"}
-    look |= {"tickcolor": "#9aa5b1", "automargin": True}
+    look |= {"tickcolor": "#9aa5b1", "automargin": True, "exponentformat": "e"}
     return {"title": {"text": title, "standoff": 8}, **look, **settings}
 
 
