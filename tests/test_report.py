@@ -180,6 +180,14 @@ def test_error_table_says_what_the_summary_says(directory: Path) -> None:
         )
 
 
+def test_errors_of_the_starting_model_stand_below(directory: Path) -> None:
+    assert "Before, with the model" not in written(directory)
+    edit(directory, errors_before={"hot": {**ERRORS, "frames": 5, "forces_rmse": 987.6}}, preset=None)
+    text = written(directory)
+    table = Page(text[text.index("Before, with the model") :])
+    assert next(row[5] for row in table.rows if row[0] == "hot") in ("988", "987.6")
+
+
 def test_headline_quotes_the_test_set(directory: Path) -> None:
     text = written(directory)
     assert "54,321 parameters" in text

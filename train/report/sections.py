@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -98,14 +99,21 @@ def value_of(row: Mapping[str, float | None], key: str) -> float | None:
 
 
 def error_table(run: Run) -> str:
-    """The errors of every set as the summary has them; a column without any value is left out."""
-    errors = run.rows("errors")
-    if not errors:
+    """The errors of every set as the summary has them, and those of the model that the run started from."""
+    if not run.rows("errors"):
         return ""
+    found = [f"{escape(name)}: {escape(source)}" for name, source in sources(run).items()]
+    note = f'<p class="note">Read from: {"; ".join(found)}.</p>' if found else ""
+    earlier = errors_of(run, run.rows("errors_before"))
+    before = f"<h3>Before, with the model that it started from</h3>{earlier}" if earlier else ""
+    return errors_of(run, run.rows("errors")) + note + before
+
+
+def errors_of(run: Run, errors: Mapping[str, Any]) -> str:
+    """A table of errors; a column without any value is left out, and the table where there is none."""
     shown = [
         one for one in ERROR_COLUMNS if any(value_of(row, one[0]) is not None for row in errors.values())
     ]
-    names = [name for name in run.names if name in errors]
     heading = ["set", "frames", *(f"{label}<small>{unit}</small>" for _, label, unit in shown)]
     rows = [
         [
@@ -113,11 +121,10 @@ def error_table(run: Run) -> str:
             number(value_of(errors[name], "frames")),
             *(number(value_of(errors[name], key)) for key, _, _ in shown),
         ]
-        for name in names
+        for name in run.names
+        if name in errors
     ]
-    found = [f"{escape(name)}: {escape(source)}" for name, source in sources(run).items()]
-    note = f'<p class="note">Read from: {"; ".join(found)}.</p>' if found else ""
-    return table(heading, rows) + note
+    return table(heading, rows) if rows else ""
 
 
 def learning_section(run: Run, charts: dict[str, Chart]) -> str:
