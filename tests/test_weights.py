@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from potential import Statistics, build, predict
 from train.batches import Sample, batch, normalized, prepare
+from train.columns import kinds
 from train.config import Config, Fit, Weights, check
 from train.data.dataset import Frame
 from train.data.weights import check_weights, weigh, weights_record
@@ -22,6 +23,10 @@ from train.run import start
 from train.toml import to_toml, tomllib, update
 
 CUTOFF = 4.0
+
+
+def types(rows: list[Frame]) -> set[str | None]:
+    return {f.config_type for f in rows}
 
 
 def frames(n: int = 4) -> list[Frame]:
@@ -142,8 +147,11 @@ def test_weights_of_types_and_frames_multiply() -> None:
         "weights of config_type 'crystal' (2 frames): energy 0.5, forces 2, stress 1",
     ]
     assert rows[1].weights == Weights()
-    assert {r["config_type"]: r["frames"] for r in weights_record(got[2:])} == {"molecule": 1, "crystal": 1}
-    assert weights_record(rows) == []
+    assert {r["config_type"]: r["frames"] for r in weights_record(kinds(got[2:]))} == {
+        "molecule": 1,
+        "crystal": 1,
+    }
+    assert weights_record(kinds(rows)) == []
 
 
 def test_a_weight_of_zero_is_no_label() -> None:
@@ -185,14 +193,14 @@ def test_a_config_weight_is_a_number(value: Any) -> None:
 
 
 def test_weights_must_belong_to_a_type() -> None:
-    check_weights({"crystal": Weights(), "molecule": Weights()}, frames())
+    check_weights({"crystal": Weights(), "molecule": Weights()}, types(frames()))
     with pytest.raises(ValueError, match=r"weights\.crystall\].*did you mean 'crystal'.*crystal, molecule"):
-        check_weights({"crystall": Weights()}, frames())
+        check_weights({"crystall": Weights()}, types(frames()))
     with pytest.raises(ValueError, match=r"weights\.crystal\] forces is -1"):
-        check_weights({"crystal": Weights(forces=-1.0)}, frames())
+        check_weights({"crystal": Weights(forces=-1.0)}, types(frames()))
     bare = [replace(f, config_type=None) for f in frames()]
     with pytest.raises(ValueError, match="there are none: set config_type"):
-        check_weights({"crystal": Weights()}, bare)
+        check_weights({"crystal": Weights()}, types(bare))
 
 
 def test_weights_and_e0_in_toml() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
@@ -72,7 +72,7 @@ def shuffled(n: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]
     return [order[k : k + batch_size] for k in range(0, n, batch_size)]
 
 
-def in_order(samples: Sequence[Sample], max_atoms: int, device: str) -> Iterator[Sample]:
+def in_order(samples: Iterable[Sample], max_atoms: int, device: str) -> Iterator[Sample]:
     """Batches in the given order, each of at most `max_atoms` atoms or a single structure."""
     pending: list[Sample] = []
     n_atoms = 0
@@ -87,13 +87,12 @@ def in_order(samples: Sequence[Sample], max_atoms: int, device: str) -> Iterator
         yield batch(pending, device)
 
 
-def mean_neighbors(samples: Sequence[Sample]) -> float:
-    """Edges per atom."""
-    return sum(len(s.graph.center) for s in samples) / sum(len(s.graph.positions) for s in samples)
-
-
-def force_rms(samples: Sequence[Sample]) -> float:
-    """Root mean square force component in eV/Å; NaN without forces."""
-    known = [s.target.forces[torch.isfinite(s.target.forces)] for s in samples]
-    values = torch.cat(known) if known else torch.zeros(0)
-    return float(values.square().mean().sqrt()) if len(values) else float("nan")
+def measured(samples: Iterable[Sample]) -> tuple[float, float]:
+    """Edges per atom, and the root mean square force component in eV/Å (NaN without forces); in one pass."""
+    n_edges = n_atoms = 0
+    known = [torch.zeros(0, dtype=torch.float64)]
+    for s in samples:
+        n_edges, n_atoms = n_edges + len(s.graph.center), n_atoms + len(s.graph.positions)
+        known.append(s.target.forces[torch.isfinite(s.target.forces)])
+    values = torch.cat(known)
+    return n_edges / n_atoms, float(values.square().mean().sqrt()) if len(values) else float("nan")

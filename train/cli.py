@@ -40,6 +40,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--preset", help="size of the network: tiny, small, medium or large (default: from the data)"
     )
+    p.add_argument("--batch-atoms", type=int, metavar="N", help="most atoms per step (default: no limit)")
+    p.add_argument("--workers", type=int, metavar="N", help="processes that read a prepared set (default: 0)")
     p.add_argument("--seed", type=int, help="of weights, split and shuffling (default: 0)")
     p.add_argument("--device", help="cpu or cuda (default: cpu)")
     p.add_argument(
@@ -139,6 +141,8 @@ def configuration(args: argparse.Namespace) -> tuple[Config, Path]:
             "dtype": args.dtype,
             "on_oom": args.on_oom,
             "start": args.start,
+            "batch_atoms": args.batch_atoms,
+            "workers": args.workers,
             **length,
         },
     }

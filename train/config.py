@@ -92,7 +92,17 @@ class Fit:
         0, "passes over the training frames; 0: from `minutes`, or chosen from the data", bounds="[0, inf)"
     )
     minutes: float = option(0.0, "wall time of training; 0: from `epochs`", "min", bounds="[0, inf)")
-    batch_size: int = option(0, "structures per step; 0: chosen from the data", bounds="[0, inf)")
+    batch_size: int = option(
+        0, "structures per step; 0: chosen from the data, or as batch_atoms allows", bounds="[0, inf)"
+    )
+    batch_atoms: int = option(
+        0, "most atoms per step, structures of similar size together; 0: no limit", "atoms", bounds="[0, inf)"
+    )
+    workers: int = option(
+        0,
+        "processes that read a prepared set and find its neighbors; results do not depend on it",
+        bounds="[0, inf)",
+    )
     optimizer: str = option(
         "soap",
         "how weights follow from gradients: soap, or by its name one of torch.optim or of pytorch-optimizer",

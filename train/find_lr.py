@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from potential.model import Potential
-from train.batches import shuffled
+from train.buckets import epoch_batches
 from train.loop import Task
 from train.run import start
 from train.step import NotFinite, train_step
+from train.stream import n_atoms
 
 LOW, HIGH = 1e-6, 1.0  # of the learning rate
 STEPS = 120
@@ -45,14 +46,14 @@ def range_test(potential: Potential, task: Task) -> RangeTest:
     Raises:
         ValueError: the first steps fail.
     """
-    run, fit = start(copy.deepcopy(potential), task.fit), task.fit
+    run, fit, sizes = start(copy.deepcopy(potential), task.fit), task.fit, n_atoms(task.train)
     rates: list[float] = []
     losses: list[float] = []
-    mean, epoch, batches = 0.0, 0, shuffled(len(task.train), fit.batch_size, fit.seed, 0)
+    mean, epoch, batches = 0.0, 0, epoch_batches(sizes, fit, 0)
     for k in range(STEPS):
         if not batches:
             epoch += 1
-            batches = shuffled(len(task.train), fit.batch_size, fit.seed, epoch)
+            batches = epoch_batches(sizes, fit, epoch)
         rate = LOW * (HIGH / LOW) ** (k / (STEPS - 1))
         samples = [task.train[i] for i in batches.pop(0)]
         try:

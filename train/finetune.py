@@ -14,13 +14,14 @@ from torch import Tensor
 from potential.checkpoint import load
 from potential.model import Potential, Statistics, build, check_device, configuration, recast, settings
 from train.batches import Sample, prepare
+from train.columns import representatives, symbols, take
 from train.config import PRESETS, Config, Fit
 from train.data.dataset import Frame
 from train.data.files import expand
-from train.evaluate import errors, evaluate
+from train.evaluate import evaluate
 from train.lowrank import LowRank
 from train.option import suggest
-from train.parallel import Ranks, evaluate_shared
+from train.parallel import Ranks, shared_errors
 from train.plan import elements
 from train.sets import Sets
 from train.statistics import E0Fit, fit_e0
@@ -74,7 +75,9 @@ def adopt(given: Mapping[str, Any], start: Potential, path: str) -> tuple[dict[s
 def begin(start: Potential, sets: Sets, config: Config) -> tuple[Potential, E0Fit, Sets]:
     """The potential made ready for the new data; and the sets, where replayed energies move along with E0."""
     replay = expand(config.data.replay)
-    new = [f for f in [*sets.frames["train"], *sets.isolated] if f.source not in replay]
+    train = sets.frames["train"]
+    some = take(train, representatives(train))
+    new = [f for f in [*some, *sets.isolated] if f.source not in replay]
     wide = extended(copy.deepcopy(start), elements(new))
     e0 = refit_e0(wide, NewData(new, sets.isolated_given, config.e0), start.statistics.elements, config.fit)
     move = {s: e0.e0[s] - e for s, e in zip(start.statistics.elements, start.statistics.e0, strict=True)}
@@ -186,9 +189,11 @@ def with_e0(potential: Potential, e0: Mapping[str, float]) -> Potential:
     return potential
 
 
-def moved(frames: Sequence[Frame], sources: Iterable[str], move: Mapping[str, float]) -> list[Frame]:
+def moved(frames: Sequence[Frame], sources: Iterable[str], move: Mapping[str, float]) -> Sequence[Frame]:
     """Old frames with the energies they would have at the new E0; frames of other files as they are."""
     old = set(sources)
+    if not old:
+        return frames
     return [
         replace(f, energy=f.energy + sum(move[s] for s in f.atoms.symbols))
         if f.source in old and f.energy is not None
@@ -237,5 +242,5 @@ def errors_before(
 ) -> dict[str, dict[str, float | int | None]]:
     """Errors of the starting model on each set whose elements it knows."""
     known, device = set(start.statistics.elements), str(next(start.parameters()).device)
-    sets = [name for name, of_set in frames.items() if all(known.issuperset(f.atoms.symbols) for f in of_set)]
-    return {name: errors(evaluate_shared(ranks, start, samples[name], device)) for name in sets}
+    sets = [name for name, of_set in frames.items() if known.issuperset(symbols(of_set))]
+    return {name: shared_errors(ranks, start, samples[name], device) for name in sets}

@@ -4,29 +4,33 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from ase.data import atomic_numbers
 
 from potential import __version__
 from potential.checkpoint import save
 from potential.model import Potential
-from train.batches import Sample, normalized, prepare
+from train.batches import Sample
+from train.buckets import epoch_batches
 from train.budget import budget_text, costs
+from train.columns import Names, element_sets, kinds, representatives, sizes, take
 from train.config import Config, Log, check
 from train.data.weights import weights_record
 from train.directory import check_directory, from_anywhere, write_text
 from train.display import Display, duration
-from train.evaluate import errors, errors_text, write_predictions
+from train.evaluate import errors_text, write_predictions
 from train.find_lr import range_test, write_range_test
 from train.finetune import adopt, begin, errors_before, read_start, trainable
 from train.loop import Task, continue_run, run_epochs
 from train.lowrank import ordinary
 from train.origin import command, now, session, sessions, sha256
-from train.parallel import Ranks, evaluate_shared, joined
+from train.parallel import Ranks, joined, predict_all
 from train.plan import choose_fit, choose_model, elements, make_potential, measure, seconds_per_step
 from train.report.breakdown import breakdown, breakdown_text
 from train.report.page import draw
@@ -37,6 +41,7 @@ from train.run import Run, start
 from train.schedule import make_plan
 from train.sets import Sets, read_sets, split_record
 from train.statistics import GIVEN, ISOLATED, E0Fit, fit_e0
+from train.stream import feed_digest, make_samples, n_atoms, with_unit_weights
 from train.toml import to_toml
 from train.tracking import require, tracking
 
@@ -48,7 +53,7 @@ class Job:
     config: Config
     directory: Path
     sets: Sets
-    samples: Mapping[str, list[Sample]]
+    samples: Mapping[str, Sequence[Sample]]
     potential: Potential
     e0: E0Fit
     task: Task
@@ -75,27 +80,24 @@ def prepare_job(config: Config, directory: Path, ranks: Ranks) -> Job:
     if before:
         potential, e0, sets = begin(before, sets, config)
         train = sets.frames["train"]
-    samples = {name: prepare(frames, float(model["cutoff"])) for name, frames in sets.frames.items()}
+    samples = {name: make_samples(frames, float(model["cutoff"])) for name, frames in sets.frames.items()}
+    rows = representatives(train)
     if not before:
-        symbols = elements(train)
+        symbols, some = elements(train), take(train, rows)
         isolated = [f for f in sets.isolated if f.atoms.symbols[0] in symbols]
-        e0 = fit_e0([*train, *isolated], symbols, sets.isolated_given, config.e0)
-        potential = make_potential(model, measure(train, samples["train"], e0), settings)
-    for name, frames in sets.frames.items():
-        for frame, sample in zip(frames, samples[name], strict=True):
-            try:
-                potential.check(sample.graph.atomic_numbers.to(settings.device))
-            except ValueError as error:
-                raise ValueError(f"{frame.name}: {error}") from error
+        e0 = fit_e0([*some, *isolated], symbols, sets.isolated_given, config.e0)
+        potential = make_potential(
+            model, measure(some, (samples["train"][int(k)] for k in rows), e0), settings
+        )
+    _check_elements(potential, sets)
     potential, why_trains = trainable(potential, settings)
-    plan = make_plan(settings, -(-len(train) // settings.batch_size))
+    plan = make_plan(settings, len(epoch_batches(sizes(train), settings, 0)))
     display = Display(plan, silent=not ranks.first)
-    display.atoms_per_step = sum(len(f.atoms) for f in train) / plan.n_batches
-    names = [f"{f.source} frame {f.index}" for f in train]
+    display.atoms_per_step = int(sizes(train).sum()) / plan.n_batches
     task = Task(
-        normalized(samples["train"]),
+        with_unit_weights(samples["train"]),
         samples["valid"],
-        names,
+        Names(train),
         settings,
         plan,
         directory,
@@ -103,12 +105,28 @@ def prepare_job(config: Config, directory: Path, ranks: Ranks) -> Job:
         display.say if ranks.first else lambda text: print(f"rank {ranks.rank}: {text}", flush=True),
     )
     config = replace(config, model=model, fit=settings)
-    why = (*sets.why, *why_model, *why_fit, *why_trains, e0.text, _estimate(potential, task, ranks.size))
+    sampled = (f"E0, scale and neighbors measured on {len(rows)} of {len(train)} training frames",)
+    text = (*sampled * (len(rows) < len(train)), _estimate(potential, task, ranks.size))
+    why = (*sets.why, *why_model, *why_fit, *why_trains, e0.text, *text)
     return Job(config, directory, sets, samples, potential, e0, task, display, why, before)
 
 
+def _check_elements(potential: Potential, sets: Sets) -> None:
+    device = next(potential.parameters()).device
+    for frames in sets.frames.values():
+        rows, known = element_sets(frames)
+        for k in np.unique(rows):
+            numbers = torch.tensor(sorted(atomic_numbers[s] for s in known[k]), device=device)
+            try:
+                potential.check(numbers)
+            except ValueError as error:
+                raise ValueError(f"{frames[int(np.argmax(rows == k))].name}: {error}") from error
+
+
 def _estimate(potential: Potential, task: Task, size: int) -> str:
-    share = replace(task.fit, batch_size=-(-task.fit.batch_size // size))
+    share = replace(
+        task.fit, batch_size=-(-task.fit.batch_size // size), batch_atoms=-(-task.fit.batch_atoms // size)
+    )
     try:
         seconds = seconds_per_step(potential, replace(task, fit=share))
     except ValueError as error:
@@ -162,7 +180,7 @@ def _train(job: Job, ranks: Ranks, resume: bool, only: str) -> dict[str, Any]:
         )
     display.say("\n".join([job.sets.labels, "", *job.why, ""]))
     if only == "dry run":
-        size = [sum(len(part.graph.positions) for part in samples) for samples in job.samples.values()]
+        size = [int(n_atoms(samples).sum()) for samples in job.samples.values()]
         frames = sum(len(samples) for samples in job.samples.values())
         found = costs(job.potential, job.config.model, job.task)
         display.say(budget_text(found, str(job.config.model.get("preset")), job.task, (frames, sum(size))))
@@ -189,19 +207,14 @@ def identity(job: Job) -> dict[str, Any]:
     """What a resumed run must share with its beginning: labelled frames and their weights, E0 that was given or
     read, network and settings, not the length."""
     digest, weights = hashlib.sha256(), hashlib.sha256()
-    for sample in job.samples["train"]:
-        weights.update(sample.weights.numpy().tobytes())
     for name in ("train", "valid"):
         digest.update(f"{name} {len(job.samples[name])}".encode())
-        for sample in job.samples[name]:
-            for part in (sample.graph, sample.target):
-                for f in fields(part):
-                    digest.update(np.ascontiguousarray(getattr(part, f.name).numpy()).tobytes())
-    free = ("start", "epochs", "minutes", "patience", "device", "max_skipped", "on_oom")
+        feed_digest(job.samples[name], digest, weights if name == "train" else hashlib.sha256())
+    free = ("start", "epochs", "minutes", "patience", "device", "max_skipped", "on_oom", "workers")
     return {
         "starting model": sha256(Path(job.config.fit.start)) if job.before else None,
         "training and validation frames": digest.hexdigest(),
-        "weights": weights.hexdigest() if weights_record(job.sets.frames["train"]) else None,
+        "weights": weights.hexdigest() if weights_record(kinds(job.sets.frames["train"])) else None,
         "E0": {
             s: e for s, e in job.e0.e0.items() if job.e0.sources.get(s) in (GIVEN, ISOLATED)
         },  # not fitted
@@ -219,16 +232,12 @@ def finish(run: Run, job: Job) -> dict[str, Any]:
     potential, fit = job.potential, job.config.fit
     potential.load_state_dict(run.best_weights)
     potential = ordinary(potential)
-    predictions = {
-        name: evaluate_shared(run.ranks, potential, samples, fit.device)
-        for name, samples in job.samples.items()
-    }
-    table = {name: errors(p) for name, p in predictions.items()}
+    table, predictions, told = predict_all(run.ranks, potential, job.samples, fit.device)
     earlier = errors_before(job.before, job.sets.frames, job.samples, run.ranks) if job.before else {}
     if not run.ranks.first:
         return {"errors": table}
     save(potential, job.directory / "model.safetensors", notes={"errors": table, "epoch": run.best_epoch})
-    kept = {name: (p, job.sets.frames[name]) for name, p in predictions.items()}
+    kept = {name: (p, take(job.sets.frames[name], rows)) for name, (p, rows) in predictions.items()}
     write_predictions(job.directory / "predictions.h5", kept)
     sets = sorted(
         read_predictions(job.directory / "predictions.h5"), key=lambda one: list(table).index(one.name)
@@ -243,12 +252,12 @@ def finish(run: Run, job: Job) -> dict[str, Any]:
         "preset": job.config.model.get("preset"),
         "parameters": sum(p.numel() for p in potential.parameters()),
         "seconds": round(run.seconds, 1),
-        "why": list(job.why),
+        "why": [*job.why, *told],
         "labels": job.sets.labels,
         "e0": job.e0.e0,
         "e0_sources": job.e0.sources,
         "split": split_record(job.sets, job.config)["how"],
-        "weights": weights_record(job.sets.frames["train"]),
+        "weights": weights_record(kinds(job.sets.frames["train"])),
         "errors": table,
         "errors_before": earlier,
         "sessions": sessions(job.directory),

@@ -15,13 +15,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from train.batches import Sample, shuffled
+from train.batches import Sample
+from train.buckets import epoch_batches
 from train.config import Fit
-from train.evaluate import errors
-from train.parallel import evaluate_shared
+from train.parallel import Index, shared_errors
 from train.run import Run, load_state, save_state
 from train.schedule import Plan, begin_stage_two, of_stage, reduce_on_plateau, score
 from train.step import Failed, NotFinite, OutOfMemory, blame, recover, train_step
+from train.stream import feeding, n_atoms
 
 VALIDATE_STEPS = 50  # validate at the first end of an epoch that is at least this many steps after the last
 SAVE_SECONDS = 10.0  # least time between two saves of the state
@@ -50,7 +51,7 @@ def validate(run: Run, valid: Sequence[Sample], fit: Fit) -> dict[str, float | i
         ValueError: predictions that are not finite.
     """
     with run.ema.average_parameters():
-        e = errors(evaluate_shared(run.ranks, run.potential, valid, fit.device))
+        e = shared_errors(run.ranks, run.potential, valid, fit.device)
         now = score(e, of_stage(fit, run))
         if not math.isfinite(now):
             raise ValueError(
@@ -97,6 +98,18 @@ class Task:
     say: Callable[[str], None] = print  # whatever else people must know
 
 
+def attempt(run: Run, task: Task, index: Index, samples: Sequence[Sample]) -> None:
+    """One step with these samples, again where it can be made to fit, or none."""
+    while True:
+        try:
+            train_step(run, samples, of_stage(task.fit, run), task.plan.rate(run))
+            return
+        except (NotFinite, OutOfMemory) as error:
+            failed = Failed(samples, [task.names[i] for i in index], error)
+            if not recover(run, failed, task.fit, task.say):
+                return
+
+
 def run_epochs(run: Run, task: Task) -> str:
     """Train until the plan is done, early stopping, or a stop signal; says which: done, early, stopped.
 
@@ -106,24 +119,22 @@ def run_epochs(run: Run, task: Task) -> str:
     saved = begun = time.monotonic()
     before, run.planned = run.seconds, plan.epochs
     trunk = task.directory / "trunk.safetensors"
-    with stop_signals() as stopping:
+    sizes = n_atoms(task.train)
+    with stop_signals() as stopping, feeding(task.train, fit.workers) as fetch:
         while plan.done(run) < 1:
             if run.epoch - run.best_epoch > fit.patience and run.position == 0:
                 save_state(run, task.directory / "state.safetensors")
                 return "early"
-            batches = shuffled(len(task.train), fit.batch_size, fit.seed, run.epoch)
-            while run.position < len(batches) and plan.done(run) < 1:
+            batches = epoch_batches(sizes, fit, run.epoch)[run.position :]
+            own = [run.ranks.take(batch) for batch in batches]
+            for batch, index, samples in zip(batches, own, fetch(own), strict=True):
+                if plan.done(run) >= 1:
+                    break
                 if plan.decaying(run) and not trunk.exists():
                     save_state(run, trunk)
                 if plan.second(run) and run.stage == 1:
                     begin_stage_two(run)
-                index = run.ranks.take(batches[run.position])
-                samples = run.ranks.share(task.train, batches[run.position])
-                try:
-                    train_step(run, samples, of_stage(fit, run), plan.rate(run))
-                except (NotFinite, OutOfMemory) as error:
-                    if recover(run, Failed(samples, [task.names[i] for i in index], error), fit, task.say):
-                        continue
+                attempt(run, task, index, run.ranks.used(samples, len(batch)))
                 run.position += 1
                 run.seconds, stop = run.ranks.agree(before + time.monotonic() - begun, stopping())
                 task.tell(run, None)

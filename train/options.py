@@ -44,8 +44,8 @@ def add_start(p: argparse.ArgumentParser) -> None:
     )
 
 
-def add_labels(p: argparse.ArgumentParser) -> None:
-    """Names and units of the labels."""
+def add_labels(p: argparse.ArgumentParser, gaps: bool = True) -> None:
+    """Names and units of the labels, and with `gaps` whether some frames may lack them."""
     labels = p.add_argument_group("labels (found; in eV and Å unless the file or you say otherwise)")
     for key in ("energy", "forces", "stress"):
         labels.add_argument(
@@ -59,9 +59,10 @@ def add_labels(p: argparse.ArgumentParser) -> None:
     labels.add_argument(
         "--stress-unit", metavar="UNIT", help="such as GPa or kbar (default: from the other units)"
     )
-    labels.add_argument(
-        "--allow-missing", action="store_true", help="accept labels that only some frames have"
-    )
+    if gaps:
+        labels.add_argument(
+            "--allow-missing", action="store_true", help="accept labels that only some frames have"
+        )
 
 
 def data_settings(args: argparse.Namespace) -> dict[str, Any]:

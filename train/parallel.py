@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeAlias
 
@@ -22,7 +22,8 @@ from torch import Tensor
 
 from potential.model import Potential
 from train.batches import Sample
-from train.evaluate import Predictions, evaluate
+from train.columns import spaced
+from train.evaluate import PREDICTED, Predictions, errors, evaluate, evaluate_parts, pooled_errors
 
 Index: TypeAlias = Sequence[int] | np.ndarray
 
@@ -48,12 +49,15 @@ class Ranks:
             else index[:1]
         )
 
-    def share(self, samples: Sequence[Sample], index: Index) -> list[Sample]:
+    def share(self, samples: Sequence[Sample], index: Index) -> Sequence[Sample]:
         """This rank's samples of a batch. One that would get none has one without labels, which adds nothing to
         sums, counts and gradient.
         """
-        taken = [samples[i] for i in self.take(index)]
-        return taken if self.rank < len(index) else [blank(taken[0])]
+        return self.used([samples[i] for i in self.take(index)], len(index))
+
+    def used(self, taken: Sequence[Sample], n: int) -> Sequence[Sample]:
+        """The samples that this rank took of a batch of n, as they count."""
+        return taken if self.rank < n else [blank(taken[0])]
 
     def add_counts(self, counts: dict[str, Tensor]) -> dict[str, Tensor]:
         """Numbers of labels over all ranks, which name the same kinds."""
@@ -148,13 +152,14 @@ def blank(sample: Sample) -> Sample:
 
 
 def evaluate_shared(
-    ranks: Ranks, potential: Potential, samples: Sequence[Sample], device: str
+    ranks: Ranks, potential: Potential, samples: Sequence[Sample], device: str, rows: Index | None = None
 ) -> Predictions:
-    """`evaluate` with the samples shared by all ranks; each gets the whole answer, in the order of the samples."""
+    """`evaluate` with the samples (in `rows`) shared by all ranks; each gets the whole answer, in their order."""
+    rows = range(len(samples)) if rows is None else rows
+    n = len(rows)
+    own = evaluate(potential, (samples[k] for k in ranks.take(rows)), device)
     if ranks.size == 1:
-        return evaluate(potential, samples, device)
-    n = len(samples)
-    own = evaluate(potential, ranks.share(samples, range(n)), device)
+        return own
     parts = {f.name: torch.from_numpy(getattr(own, f.name)) for f in fields(own)}
     if ranks.rank >= n:  # what it was given is another rank's
         parts = {name: x[:0] for name, x in parts.items()}
@@ -164,6 +169,39 @@ def evaluate_shared(
     atom_order = np.concatenate([atoms[i] for i in order])
     per_atom = ("atomic_numbers", "forces")
     return Predictions(**{k: x.numpy()[atom_order if k in per_atom else order] for k, x in whole.items()})
+
+
+def shared_errors(
+    ranks: Ranks, potential: Potential, samples: Sequence[Sample], device: str
+) -> dict[str, float | int | None]:
+    """Errors on all samples, shared by all ranks; what is predicted is not held together."""
+    if ranks.size == 1:
+        return pooled_errors(evaluate_parts(potential, samples, device))
+    parts = (range(k, min(k + PREDICTED, len(samples))) for k in range(0, len(samples), PREDICTED))
+    return pooled_errors(evaluate_shared(ranks, potential, samples, device, rows) for rows in parts)
+
+
+def predict_all(
+    ranks: Ranks, potential: Potential, sets: Mapping[str, Sequence[Sample]], device: str
+) -> tuple[dict[str, Any], dict[str, tuple[Predictions, Any]], list[str]]:
+    """Errors of every set; its predictions with the positions of these frames; sentences on what was left out.
+
+    Of a set of more than `PREDICTED` frames evenly spaced ones are kept; errors are over all frames, of the training
+    set over those kept.
+    """
+    table, predictions, told = {}, {}, []
+    for name, samples in sets.items():
+        rows = spaced(len(samples), PREDICTED)
+        if len(rows) < len(samples):
+            told.append(
+                f"{name}: predictions of {len(rows)} of {len(samples)} frames, evenly spaced, are kept"
+            )
+            told[-1] += ", and its errors are over these" * (name == "train")
+            if name != "train":
+                table[name] = shared_errors(ranks, potential, samples, device)
+        predictions[name] = evaluate_shared(ranks, potential, samples, device, rows), rows
+        table.setdefault(name, errors(predictions[name][0]))
+    return table, predictions, told
 
 
 def _reduce(tensor: Tensor) -> None:

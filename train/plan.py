@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,9 @@ from ase.data import atomic_numbers
 
 from potential.graph import from_atoms
 from potential.model import Potential, Statistics, build, check_device, settings
-from train.batches import Sample, force_rms, mean_neighbors
+from train.batches import Sample, measured
+from train.buckets import epoch_batches, filled
+from train.columns import n_labels, sizes, symbols
 from train.config import PRESETS, Config, Fit
 from train.data.dataset import Frame
 from train.data.labels import LABELS
@@ -22,6 +24,7 @@ from train.loop import Task
 from train.run import Run, start
 from train.statistics import E0Fit
 from train.step import Failed, NotFinite, OutOfMemory, recover, train_step
+from train.stream import n_atoms
 
 STEPS = 15000  # updates of a run whose length is not given
 TUNING_STEPS = 3000  # of one that starts from a saved potential
@@ -29,19 +32,18 @@ TUNING_STEPS = 3000  # of one that starts from a saved potential
 
 def elements(frames: Sequence[Frame]) -> tuple[str, ...]:
     """Symbols in order of Z."""
-    symbols = {s for frame in frames for s in frame.atoms.get_chemical_symbols()}
-    return tuple(sorted(symbols, key=lambda s: int(atomic_numbers[s])))
+    return tuple(sorted(symbols(frames), key=lambda s: int(atomic_numbers[s])))
 
 
 def choose_model(config: Config, frames: Sequence[Frame]) -> tuple[dict[str, Any], list[str]]:
     """The network's settings: preset and cutoff from the data where they are not given, and why."""
     given = dict(config.model)
     why = []
-    n_labels = sum(3 * len(f.atoms) * (f.forces is not None) + (f.energy is not None) for f in frames)
+    n = n_labels(frames)
     preset = given.pop("preset", None)
     if preset is None:
-        preset = "tiny" if n_labels < 2000 else "small" if n_labels < 3_000_000 else "medium"
-        why.append(f"preset {preset}: {n_labels:,} labels (energies and force components) to learn from")
+        preset = "tiny" if n < 2000 else "small" if n < 3_000_000 else "medium"
+        why.append(f"preset {preset}: {n:,} labels (energies and force components) to learn from")
     model = {"network": "equivariant", **PRESETS[preset], **given}
     if "cutoff" not in given:
         some = frames[:: max(1, len(frames) // 20)]
@@ -70,23 +72,30 @@ def choose_fit(fit: Fit, frames: Sequence[Frame]) -> tuple[Fit, list[str]]:
         why.append("dtype mixed: another name of float32, whose geometry and sums are float64")
     if fit.tf32 and not (fit.device.startswith("cuda") and fit.dtype == "float32"):
         why.append(f"tf32 changes nothing on {fit.device} in {fit.dtype}")
-    if not fit.batch_size:
-        mean_atoms = sum(len(f.atoms) for f in frames) / len(frames)
+    of_frames = sizes(frames)
+    if not fit.batch_size and not fit.batch_atoms:
+        mean_atoms = int(of_frames.sum()) / len(frames)
         size = max(1, min(16, round(75 / mean_atoms), len(frames) // 4))
         fit = replace(fit, batch_size=size)
         why.append(f"batch size {size}: structures of {mean_atoms:.0f} atoms on average")
     if not fit.epochs and not fit.minutes:
-        n_batches = math.ceil(len(frames) / fit.batch_size)
+        n_batches = len(epoch_batches(of_frames, fit, 0))
         steps = TUNING_STEPS if fit.start else STEPS
         fit = replace(fit, epochs=max(10, math.ceil(steps / n_batches)))
         why.append(f"{fit.epochs} epochs: about {steps:,} updates of {n_batches} batches an epoch")
+    if fit.batch_atoms:
+        batches = epoch_batches(of_frames, fit, 0)
+        part = filled(of_frames, batches, fit.batch_atoms)
+        why.append(
+            f"batches of at most {fit.batch_atoms} atoms: {len(batches)} an epoch, {100 * part:.0f} % full"
+        )
     return fit, why
 
 
-def measure(frames: Sequence[Frame], samples: Sequence[Sample], e0: E0Fit) -> Statistics:
+def measure(frames: Sequence[Frame], samples: Iterable[Sample], e0: E0Fit) -> Statistics:
     """The facts a potential carries: elements, E0, the force RMS as energy scale, mean neighbors."""
     names = elements(frames)
-    scale = force_rms(samples)
+    neighbors, scale = measured(samples)
     if not scale > 0:  # no forces: the spread of the energies per atom
         rest = [
             (f.energy - sum(e0.e0[s] for s in f.atoms.get_chemical_symbols())) / len(f.atoms)
@@ -99,7 +108,7 @@ def measure(frames: Sequence[Frame], samples: Sequence[Sample], e0: E0Fit) -> St
             )
         mean = sum(rest) / len(rest)
         scale = math.sqrt(sum((x - mean) ** 2 for x in rest) / len(rest)) or 1.0
-    return Statistics(names, tuple(e0.e0[s] for s in names), scale, max(mean_neighbors(samples), 1.0))
+    return Statistics(names, tuple(e0.e0[s] for s in names), scale, max(neighbors, 1.0))
 
 
 def make_potential(model: Mapping[str, Any], statistics: Statistics, fit: Fit) -> Potential:
@@ -130,12 +139,12 @@ def trial(potential: Potential, task: Task, n_steps: int, most: float = math.inf
     Raises:
         ValueError: a step that is not finite, or does not fit into memory; names the frames.
     """
-    run, size = start(copy.deepcopy(potential), task.fit), task.fit.batch_size
+    run = start(copy.deepcopy(potential), task.fit)
+    batches = epoch_batches(n_atoms(task.train), task.fit, 0)
     times: list[float] = []
     strict = replace(task.fit, max_skipped=1)
     while len(times) < n_steps + 3 and (len(times) < 6 or sum(times) < most):
-        begin = (len(times) * size) % len(task.train)
-        chosen = range(begin, min(begin + size, len(task.train)))
+        chosen = batches[len(times) % len(batches)]
         samples = [task.train[k] for k in chosen]
         begun = time.perf_counter()
         try:

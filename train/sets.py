@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 
+from train.columns import element_sets, kinds, places, prints, sizes, suspicious, take
 from train.config import Config, Data, set_names
 from train.data.dataset import Found, Frame, read
 from train.data.files import expand
 from train.data.keys import Keys
 from train.data.labels import LABELS, NONE
 from train.data.splits import check_split, groups, validation
-from train.data.weights import check_weights, weigh, weights_record
-from train.doctor.checks import fingerprint
+from train.data.weights import check_weights, refuse_all_zero, weigh, weight_notes, weights_record
 from train.doctor.inspection import inspect, require_clean
+from train.prepared.read import Prepared, found_in, is_prepared, open_prepared
 
 SHOWN = 5  # frame numbers in a warning
 
@@ -26,7 +28,7 @@ SHOWN = 5  # frame numbers in a warning
 class Sets:
     """Frames of every set by name (train, valid, and one per entry of test), and what was said about them."""
 
-    frames: dict[str, list[Frame]]
+    frames: dict[str, Sequence[Frame]]  # a list, or a prepared set whose frames are read when they are used
     labels: str
     why: tuple[str, ...]
     isolated: list[Frame]  # isolated atoms among the training frames
@@ -57,15 +59,16 @@ def read_sets(config: Config) -> Sets:
     expand([*data.train, *data.valid, *data.test, *data.isolated_atoms, *data.replay])  # no file in two sets
     texts: list[str] = []
     files = read_files(data.train, keys(data))
-    check_weights(config.weights, files[0])
+    check_weights(config.weights, (kind for kind, _ in kinds(files[0])))
     everything = _inspected(files, config, texts)
-    isolated = [f for f in everything if f.is_isolated_atom]
-    rest = [f for f in everything if not f.is_isolated_atom]
+    single = [int(k) for k in np.flatnonzero(sizes(everything) == 1) if everything[int(k)].is_isolated_atom]
+    isolated = [everything[k] for k in single]
+    rest = take(everything, np.delete(np.arange(len(everything)), single)) if single else everything
     if not rest:
         raise ValueError(
             f"{', '.join(data.train)}: only isolated atoms; give structures with neighbors to train on"
         )
-    sets: dict[str, list[Frame]] = {}
+    sets: dict[str, Sequence[Frame]] = {}
     why = []
     if data.valid:
         sets["train"], sets["valid"] = rest, _inspected(read_files(data.valid, keys(data)), config, texts)
@@ -86,8 +89,10 @@ def read_sets(config: Config) -> Sets:
     return Sets(sets, "\n\n".join(texts), (*why, *told, *_shared(sets)), isolated, given)
 
 
-def read_files(patterns: Sequence[str], given: Keys) -> tuple[list[Frame], list[Found]]:
+def read_files(patterns: Sequence[str], given: Keys) -> tuple[Sequence[Frame], list[Found]]:
     """The frames of all files, and what was found in each; an explicit key must be in one of them.
+
+    A prepared set stays unread, and has to be alone.
 
     Raises:
         ValueError: see `dataset.read` and `files.expand`.
@@ -95,6 +100,9 @@ def read_files(patterns: Sequence[str], given: Keys) -> tuple[list[Frame], list[
     frames: list[Frame] = []
     found: list[Found] = []
     paths = expand(patterns)
+    prepared = [path for path in paths if is_prepared(path)]
+    if prepared:
+        return _prepared(prepared[0], paths, given)
     for path in paths:
         of_file, keys_found = read(path, given, optional=True)
         frames += of_file
@@ -105,20 +113,71 @@ def read_files(patterns: Sequence[str], given: Keys) -> tuple[list[Frame], list[
     return frames, found
 
 
+def _prepared(path: str, paths: Sequence[str], given: Keys) -> tuple[Sequence[Frame], list[Found]]:
+    if len(paths) > 1:
+        raise ValueError(
+            f"{path}: a prepared set is the only file of its set, but {len(paths)} files are given; prepare "
+            "all of them: potential-prepare FILES --output set.h5"
+        )
+    for label in LABELS:
+        key = getattr(given, label)
+        if key not in (None, NONE, label):
+            raise ValueError(
+                f"{path}: its labels are named energy, forces and stress, but --{label}-key is '{key}'; choose keys "
+                "when the set is prepared"
+            )
+    frames = open_prepared(path)
+    unread = tuple(label for label in LABELS if getattr(given, label) == NONE)
+    frames = replace(frames, unread=unread)
+    return frames, [found_in(frames)]
+
+
 def _inspected(
-    files: tuple[list[Frame], list[Found]], config: Config, texts: list[str], measured: bool = False
-) -> list[Frame]:
+    files: tuple[Sequence[Frame], list[Found]], config: Config, texts: list[str], measured: bool = False
+) -> Sequence[Frame]:
     """The frames with their weights, inspected together; the label report joins `texts`.
 
     Frames to be `measured` on keep every label: there a weight of 0 only explains why one is missing.
     """
     frames, found = files
-    frames, notes = weigh(frames, config.weights, keep=measured)
-    found = [replace(found[0], notes=(*found[0].notes, *notes)), *found[1:]]
-    report = inspect(frames, found, allow_missing=config.data.allow_missing)
+    frames, notes = _weighed(frames, config, measured)
+    looked_at, sampled = seen(frames)
+    found = [replace(found[0], notes=(*found[0].notes, *notes, *sampled)), *found[1:]]
+    report = inspect(looked_at, found, allow_missing=config.data.allow_missing)
     require_clean(report)
     texts.append(report.text)
     return frames
+
+
+def _weighed(frames: Sequence[Frame], config: Config, keep: bool) -> tuple[Sequence[Frame], list[str]]:
+    if not isinstance(frames, Prepared):
+        return weigh(frames, config.weights, keep=keep)
+    path, factors = frames.store.path, np.array([one[1] for one in frames.store.tables["kinds"]])[frames.kind]
+    weighed = replace(frames, weights=config.weights, keep=keep)
+    used = [keep or any(asdict(weights).values()) for weights in weighed.of_kind]
+    kept = weighed.take(np.flatnonzero(np.array(used)[weighed.kind]))
+    if not len(kept):
+        refuse_all_zero(path)
+    types: Counter[str | None] = Counter()
+    for (kind, _), n in kinds(kept).items():
+        types[kind] += n
+    return kept, weight_notes(factors[factors != 1].tolist(), len(frames) - len(kept), types, config.weights)
+
+
+def seen(frames: Sequence[Frame]) -> tuple[list[Frame], list[str]]:
+    """The frames that are inspected: all, or of a large prepared set a sample, with a sentence that says so."""
+    if not isinstance(frames, Prepared):
+        return list(frames), []
+    rows = suspicious(frames)
+    if len(rows) == len(frames):
+        return list(frames), []
+    marks = prints(frames)
+    text = (
+        f"the report is on {len(rows)} of {len(frames)} frames: evenly spaced ones, and the first with each element, "
+        f"each combination of labels and each repeated structure; {len(marks) - len(np.unique(marks))} of all repeat "
+        "an earlier structure"
+    )
+    return [frames[int(k)] for k in rows], [text]
 
 
 def _isolated_given(data: Data) -> tuple[list[Frame], list[str]]:
@@ -136,18 +195,18 @@ def _isolated_given(data: Data) -> tuple[list[Frame], list[str]]:
     return frames, told
 
 
-def _split(frames: list[Frame], data: Data, seed: int) -> tuple[list[Frame], list[Frame], str]:
+def _split(frames: Sequence[Frame], data: Data, seed: int) -> tuple[Sequence[Frame], Sequence[Frame], str]:
     """Training and validation frames and a sentence; every element is among the training frames.
 
     Where the choice takes all frames of an element, the first frame that holds it always trains. Folds cannot
     give way like this.
     """
-    elements = [set(f.atoms.symbols) for f in frames]
+    rows, elements = element_sets(frames)
     always: dict[int, set[str]] = {}
     while True:
         valid = validation(frames, data, seed, list(always))
-        train = sorted(set(range(len(frames))) - set(valid.tolist()))
-        lost = set().union(*elements) - set().union(*(elements[i] for i in train))
+        train = np.setdiff1d(np.arange(len(frames)), valid)
+        lost = set().union(*elements) - set().union(*(elements[k] for k in np.unique(rows[train])))
         if lost and data.folds:
             raise ValueError(
                 f"fold {data.fold} of {data.folds} takes every frame with {', '.join(sorted(lost))} away from "
@@ -156,7 +215,7 @@ def _split(frames: list[Frame], data: Data, seed: int) -> tuple[list[Frame], lis
         if not lost:
             break
         for symbol in lost:
-            first = next(i for i, found in enumerate(elements) if symbol in found)
+            first = next(i for i, k in enumerate(rows.tolist()) if symbol in elements[k])
             always.setdefault(first, set()).add(symbol)
     if not len(valid):
         return (
@@ -169,11 +228,15 @@ def _split(frames: list[Frame], data: Data, seed: int) -> tuple[list[Frame], lis
     if always:
         held = (f"frame {frames[i].index} for {', '.join(sorted(found))}" for i, found in always.items())
         text += f"; always trained on, as too few frames hold these elements: {'; '.join(held)}"
-    return [frames[i] for i in train], [frames[i] for i in valid], text
+    return take(frames, train), take(frames, valid), text
 
 
-def _mix(sets: dict[str, list[Frame]], old: list[Frame], config: Config) -> str:
+def _mix(sets: dict[str, Sequence[Frame]], old: Sequence[Frame], config: Config) -> str:
     """Old frames join those for training and validation; says how many."""
+    if any(isinstance(frames, Prepared) for frames in (old, sets["train"], sets["valid"])):
+        raise ValueError(
+            "replay mixes frames in memory, but a prepared set is given; give the files it was made of"
+        )
     n_new = len(sets["train"]) + len(sets["valid"])
     n = min(len(old), max(1, round(config.data.replay_ratio * n_new)))
     order = np.random.default_rng([config.fit.seed, n_new]).permutation(len(old))[:n]
@@ -190,21 +253,22 @@ def _how(frames: Sequence[Frame], data: Data) -> str:
     return f"{way}fold {data.fold} of {data.folds}, made" if data.folds else f"{way}chosen"
 
 
-def _shared(sets: dict[str, list[Frame]]) -> list[str]:
+def _shared(sets: dict[str, Sequence[Frame]]) -> list[str]:
     """A warning for any two sets that hold the same structures; later sets are blamed."""
-    prints = {name: {fingerprint(f): f for f in reversed(frames)} for name, frames in sets.items()}
+    marks = {name: prints(frames) for name, frames in sets.items()}
     warnings = []
     for one, other in combinations(sets, 2):
         if sets[one] is sets[other]:
             continue
-        both = [f for f in sets[other] if fingerprint(f) in prints[one]]
-        if not both:
+        both = np.flatnonzero(np.isin(marks[other], marks[one]))
+        if not len(both):
             continue
-        first = prints[one][fingerprint(both[0])]
-        listed = ", ".join(str(f.index) for f in both[:SHOWN]) + (", ..." if len(both) > SHOWN else "")
+        shown = [sets[other][int(k)] for k in both[:SHOWN]]
+        first = sets[one][int(np.flatnonzero(marks[one] == marks[other][both[0]])[0])]
+        listed = ", ".join(str(f.index) for f in shown) + (", ..." if len(both) > SHOWN else "")
         warnings.append(
             f"WARNING: {len(both)} of {len(sets[other])} {other} structures are also {one} structures: "
-            f"{both[0].source}, frame{'s' * (len(both) > 1)} {listed} (the first is frame {first.index} of "
+            f"{shown[0].source}, frame{'s' * (len(both) > 1)} {listed} (the first is frame {first.index} of "
             f"{first.source}); errors on them say nothing about new structures, remove them from one of the sets"
         )
     return warnings
@@ -213,7 +277,7 @@ def _shared(sets: dict[str, list[Frame]]) -> list[str]:
 def split_record(sets: Sets, config: Config) -> dict[str, Any]:
     """Which frame of which file went where, how they were chosen and what they count, for split.json."""
     data = config.data
-    record: dict[str, Any] = {name: _places(frames) for name, frames in sets.frames.items()}
+    record: dict[str, Any] = {name: places(frames) for name, frames in sets.frames.items()}
     how: dict[str, Any] = {"split": data.split}
     how |= {"folds": data.folds, "fold": data.fold} if data.folds else {"valid_fraction": data.valid_fraction}
     if data.group_key:
@@ -221,14 +285,9 @@ def split_record(sets: Sets, config: Config) -> dict[str, Any]:
         how |= {"group_key": data.group_key, "groups": sides}
     if data.valid:
         how = {"split": "files"}
-    return {**record, "seed": config.fit.seed, "how": how, "weights": weights_record(sets.frames["train"])}
-
-
-def _places(frames: Sequence[Frame]) -> dict[str, Any]:
-    """Files, and for each frame the number of its file and its own number there."""
-    files = list(dict.fromkeys(f.source for f in frames))
     return {
-        "files": files,
-        "file": [files.index(f.source) for f in frames],
-        "frames": [f.index for f in frames],
+        **record,
+        "seed": config.fit.seed,
+        "how": how,
+        "weights": weights_record(kinds(sets.frames["train"])),
     }

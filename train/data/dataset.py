@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from train.config import Weights
 from train.data.files import read_structures
-from train.data.keys import ENERGY_UNITS, FORCES_UNITS, LENGTH_UNITS, STRESS_UNITS, Keys, settle
+from train.data.keys import ENERGY_UNITS, FORCES_UNITS, LENGTH_UNITS, STRESS_UNITS, Keys, Said, settle
 from train.data.labels import (
     CALCULATOR,
     LABELS,
@@ -89,22 +89,33 @@ def read(path: str | Path, keys: Keys | None = None, optional: bool = False) -> 
             with different keys, a unit that the label does not have, or a label of the wrong shape; the message
             names file, frame and remedy.
     """
-    source = str(path)
     structures, said = read_structures(path)
-    keys, units = settle(keys or Keys(), said, source)
+    keys = keys or Keys()
+    frames, found = label(structures, said, keys, (str(path), 0), optional)
+    if found.energy is None and found.forces is None:
+        refuse_unlabelled({"energy": None, "forces": None}, [entries(a) for a in structures], str(path))
+    return frames, found
+
+
+def label(
+    structures: Sequence[Atoms], said: Said, keys: Keys, origin: tuple[str, int], optional: bool = False
+) -> tuple[list[Frame], Found]:
+    """As `read`, of structures of one file, of which the first has number `origin[1]`; they need not have labels.
+
+    Raises:
+        ValueError: as `read`.
+    """
+    source, first = origin
+    keys, units = settle(keys, said, source)
     table = [entries(atoms) for atoms in structures]
-    names: dict[str, str | None] = {}
-    notes: list[str] = []
-    for label in LABELS:
-        names[label], remarks = choose(label, getattr(keys, label), table, source, optional)
-        notes += remarks
-    refuse_unlabelled(names, table, source)
-    _refuse_unit_of_virial(names["stress"], keys, source)
-    if keys.energy is None and keys.forces is None:
-        refuse_two_methods(names, table, source)
+    try:
+        names, notes = _names(keys, table, source, optional)
+    except ValueError as error:
+        where = f" (of the {len(table)} frames from number {first} on, counted from 0)" if first else ""
+        raise ValueError(f"{error}{where}") from error
     frames = [
         _frame(atoms, entry, names, keys, (source, i))
-        for i, (atoms, entry) in enumerate(zip(structures, table, strict=True))
+        for i, (atoms, entry) in enumerate(zip(structures, table, strict=True), start=first)
     ]
     notes += _stress_notes(names["stress"], table, frames)
     shown = {
@@ -114,6 +125,21 @@ def read(path: str | Path, keys: Keys | None = None, optional: bool = False) -> 
     rest = unclaimed(names, [keys.energy, keys.forces], table)
     labels = (shown["energy"], shown["forces"], shown["stress"])
     return frames, Found(*labels, tuple(notes), source, keys, units, rest)
+
+
+def _names(
+    keys: Keys, table: Sequence[dict[str, Any]], source: str, optional: bool
+) -> tuple[dict[str, str | None], list[str]]:
+    """The key of each label, and remarks."""
+    names: dict[str, str | None] = {}
+    notes: list[str] = []
+    for label in LABELS:
+        names[label], remarks = choose(label, getattr(keys, label), table, source, optional)
+        notes += remarks
+    _refuse_unit_of_virial(names["stress"], keys, source)
+    if keys.energy is None and keys.forces is None:
+        refuse_two_methods(names, table, source)
+    return names, notes
 
 
 def _refuse_unit_of_virial(name: str | None, keys: Keys, source: str) -> None:

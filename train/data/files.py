@@ -78,7 +78,7 @@ def read_structures(path: str | Path) -> tuple[list[Atoms], Said]:
     elif suffix in HDF5:
         frames, said = read_hdf5(data, source)
     else:
-        frames = _read_extxyz(data, source) if suffix in EXTXYZ else _read_other(data, path, inner)
+        frames = read_extxyz(data, source) if suffix in EXTXYZ else _read_other(data, path, inner)
     if not frames:
         raise ValueError(f"{source}: no structure found; at least one is needed; write the file again")
     return frames, said
@@ -105,7 +105,12 @@ def _unpack(path: Path, source: str) -> tuple[bytes, Path]:
     return data, path
 
 
-def _read_extxyz(data: bytes, source: str) -> list[Atoms]:
+def read_extxyz(data: bytes, source: str, first: tuple[int, int] = (0, 0)) -> list[Atoms]:
+    """The frames of extended XYZ; `first`: number of the first frame and of its line, for errors.
+
+    Raises:
+        ValueError: anything that is not valid, with its place.
+    """
     try:
         text = data.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
@@ -114,7 +119,7 @@ def _read_extxyz(data: bytes, source: str) -> list[Atoms]:
             "correct the extension or convert the file to extxyz"
         ) from error
     frames = []
-    for index, lines in _blocks(text, source):
+    for index, lines in _blocks(text, source, first):
         try:
             frames.append(next(read_xyz(StringIO("\n".join(lines) + "\n"), index=0)))
         except (
@@ -127,20 +132,21 @@ def _read_extxyz(data: bytes, source: str) -> list[Atoms]:
     return frames
 
 
-def _blocks(text: str, source: str) -> Iterator[tuple[int, list[str]]]:
+def _blocks(text: str, source: str, first: tuple[int, int]) -> Iterator[tuple[int, list[str]]]:
     """The lines of each frame: atom count, comment, atoms, VEC lines if any. Blank lines are skipped."""
     lines = text.split("\n")
-    at, index = 0, 0
+    at, index = 0, first[0]
     while at < len(lines):
         if not lines[at].strip():
             at += 1
             continue
-        n_atoms = _n_atoms(lines, at, index, source)
+        line = first[1] + at + 1
+        n_atoms = count(lines[at], source, index, line)
         end = at + 2 + n_atoms
         rows = [line for line in lines[at + 2 : end] if line.strip()]
         if len(rows) < n_atoms:
             raise ValueError(
-                f"{source}, frame {index} (line {at + 1}): truncated, {len(rows)} atoms found but the header "
+                f"{source}, frame {index} (line {line}): truncated, {len(rows)} atoms found but the header "
                 f"says {n_atoms}; copy the file again or remove this frame"
             )
         _check_columns(lines[at + 1], rows, f"{source}, frame {index}")
@@ -152,9 +158,14 @@ def _blocks(text: str, source: str) -> Iterator[tuple[int, list[str]]]:
         at, index = end, index + 1
 
 
-def _n_atoms(lines: list[str], at: int, index: int, source: str) -> int:
+def count(text: str, source: str, index: int, line: int) -> int:
+    """The number of atoms that begins frame `index`.
+
+    Raises:
+        ValueError: anything else.
+    """
     try:
-        n_atoms = int(lines[at])
+        n_atoms = int(text)
     except ValueError:
         n_atoms = 0
     if n_atoms < 1:
@@ -164,8 +175,8 @@ def _n_atoms(lines: list[str], at: int, index: int, source: str) -> int:
             else f"the atom count of frame {index - 1} may be wrong"
         )
         raise ValueError(
-            f"{source}, frame {index} (line {at + 1}): expected the number of atoms, got "
-            f"{lines[at].strip()[:60]!r}; {why}; correct the file or its extension"
+            f"{source}, frame {index} (line {line}): expected the number of atoms, got "
+            f"{text.strip()[:60]!r}; {why}; correct the file or its extension"
         )
     return n_atoms
 

@@ -97,11 +97,12 @@ def _content(frames: Sequence[Frame]) -> dict[str, Any]:
         "energy": np.array(labels["energy"]),
         "forces": np.concatenate(labels["forces"]),
         "stress": np.array(labels["stress"]),
-        "info": np.array([_text(f) for f in frames], dtype=object),
+        "info": np.array([info_text(f) for f in frames], dtype=object),
     }
 
 
-def _text(frame: Frame) -> str:
+def info_text(frame: Frame) -> str:
+    """What is kept of a frame's info, as JSON."""
     info = {k: v.item() if isinstance(v, np.generic) else v for k, v in frame.atoms.info.items()}
     kept = {k: v for k, v in info.items() if k not in LABEL_NAMES and isinstance(v, (str, bool, int, float))}
     if frame.config_type is not None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from train.columns import infos, trajectories
 from train.config import Data
 from train.data.dataset import Frame
 from train.option import check_values, suggest
@@ -43,14 +44,16 @@ def groups(frames: Sequence[Frame], key: str) -> list[str]:
     Raises:
         ValueError: a frame without the key.
     """
-    for frame in frames:
-        if key not in frame.atoms.info:
-            known = sorted(str(name) for name in frame.atoms.info)
+    names = []
+    for k, info in enumerate(infos(frames)):
+        if key not in info:
+            known = sorted(str(name) for name in info)
             raise ValueError(
-                f"{frame.name}: no '{key}' in its info, by which frames are grouped{suggest(key, known)}; it "
+                f"{frames[k].name}: no '{key}' in its info, by which frames are grouped{suggest(key, known)}; it "
                 f"holds {', '.join(known) or 'nothing'}; complete it, or choose another group_key"
             )
-    return [str(frame.atoms.info[key]) for frame in frames]
+        names.append(str(info[key]))
+    return names
 
 
 def validation(frames: Sequence[Frame], data: Data, seed: int, keep: Iterable[int] = ()) -> Indices:
@@ -119,7 +122,7 @@ def _positions(names: Sequence[str]) -> dict[str, list[int]]:
 
 def _trajectories(frames: Sequence[Frame]) -> list[list[int]]:
     """Frames of one file and config_type, in the order of the file."""
-    return list(_positions([repr((f.source, f.config_type)) for f in frames]).values())
+    return list(_positions([repr(one) for one in trajectories(frames)]).values())
 
 
 def _some_groups(parts: dict[str, list[int]], fraction: float, seed: int, keep: set[str]) -> Indices:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -28,7 +28,7 @@ def weigh(
     """
     kept, own = [], []
     for frame in frames:
-        factor = _config_weight(frame)
+        factor = config_weight(frame)
         if factor != 1.0:
             own.append(factor)
         kinds = asdict(weights.get(frame.config_type or "", Weights()))
@@ -39,18 +39,39 @@ def weigh(
         elif len(unused) < len(kinds):
             kept.append(replace(frame, weights=of_frame, **unused))
     if frames and not kept:
-        raise ValueError(
-            f"{frames[0].source}: every weight is 0 in every frame: none is left; give other weights"
-        )
+        refuse_all_zero(frames[0].source)
+    types = Counter(f.config_type for f in kept)
+    return kept, weight_notes(own, len(frames) - len(kept), types, weights)
+
+
+def refuse_all_zero(source: str) -> None:
+    raise ValueError(f"{source}: every weight is 0 in every frame: none is left; give other weights")
+
+
+def weight_notes(
+    own: Sequence[float], left_out: int, types: Mapping[str | None, int], weights: Mapping[str, Weights]
+) -> list[str]:
+    """Sentences about weights of frames, frames left out, and weights of those types that have frames."""
     notes = []
     if own:
         notes.append(f"{KEY}: {min(own):g} to {max(own):g} in {len(own)} frames, 1 in the others")
-    if len(kept) < len(frames):
-        notes.append(f"{len(frames) - len(kept)} frames in which every weight is 0 are left out")
-    return kept, notes + _type_notes(kept, weights)
+    if left_out:
+        notes.append(f"{left_out} frames in which every weight is 0 are left out")
+    for kind, of_type in weights.items():
+        told = [
+            f"{label} {value:g}" if value else f"{label} not used" for label, value in asdict(of_type).items()
+        ]
+        if types.get(kind):
+            notes.append(f"weights of config_type '{kind}' ({types[kind]} frames): {', '.join(told)}")
+    return notes
 
 
-def _config_weight(frame: Frame) -> float:
+def config_weight(frame: Frame) -> float:
+    """The frame's own weight; 1 where it has none.
+
+    Raises:
+        ValueError: not a number of at least 0.
+    """
     value = frame.atoms.info.get(KEY, 1.0)
     try:
         factor = math.nan if isinstance(value, (str, bool)) else float(value)
@@ -63,25 +84,13 @@ def _config_weight(frame: Frame) -> float:
     return factor
 
 
-def _type_notes(frames: Sequence[Frame], weights: Mapping[str, Weights]) -> list[str]:
-    notes = []
-    for kind, of_type in weights.items():
-        n = sum(f.config_type == kind for f in frames)
-        told = [
-            f"{label} {value:g}" if value else f"{label} not used" for label, value in asdict(of_type).items()
-        ]
-        if n:
-            notes.append(f"weights of config_type '{kind}' ({n} frames): {', '.join(told)}")
-    return notes
-
-
-def check_weights(weights: Mapping[str, Weights], frames: Sequence[Frame]) -> None:
+def check_weights(weights: Mapping[str, Weights], types: Iterable[str | None]) -> None:
     """Refuse weights that are no weights, or that belong to no frame.
 
     Raises:
         ValueError: a weight below 0 or not finite, or a config_type that no training frame has.
     """
-    known = sorted({f.config_type for f in frames if f.config_type is not None})
+    known = sorted({kind for kind in types if kind is not None})
     for kind, of_type in weights.items():
         check_values(f"weights.{kind}", of_type)
         if kind not in known:
@@ -91,9 +100,8 @@ def check_weights(weights: Mapping[str, Weights], frames: Sequence[Frame]) -> No
             )
 
 
-def weights_record(frames: Sequence[Frame]) -> list[dict[str, Any]]:
-    """Every combination of config_type and weights among the frames, and how many have it; none where all are 1."""
-    found = Counter((f.config_type, f.weights) for f in frames)
+def weights_record(found: Mapping[tuple[str | None, Weights], int]) -> list[dict[str, Any]]:
+    """Every combination of config_type and weights, and how many frames have it; none where all are 1."""
     if {w for _, w in found} <= {Weights()}:
         return []
     return [{"config_type": kind, **asdict(w), "frames": n} for (kind, w), n in found.items()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from train.doctor import similar
 from train.doctor.checks import energy_of, is_finite
 from train.doctor.findings import NOTE, PROBLEM, WARNING, Finding, problem, warning
 from train.doctor.inspection import LabelReport, Measured, inspect
-from train.sets import read_files
+from train.sets import read_files, seen
 from train.statistics import ISOLATED, E0Fit, fit_e0
 
 VERDICTS = ("clean", "warnings", "errors")
@@ -72,9 +72,11 @@ def examine(
     for name, patterns in paths.items():
         try:
             frames, found = read_files(patterns, keys or Keys())
+            frames, notes = seen(frames)
         except ValueError as error:
             unreadable.append((name, problem("unreadable", str(error))))
             continue
+        found = [replace(found[0], notes=(*found[0].notes, *notes)), *found[1:]]
         report = inspect(frames, found, keys, allow_missing=allow_missing)
         sets.append(Examined(name, frames, found, report, *_without_e0(frames)))
     return compare(sets, unreadable)

@@ -1,0 +1,65 @@
+"""Worker processes: answers in order, errors told, nobody left behind."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from train.workers import answering
+
+ROOT = Path(__file__).parents[1]
+
+
+def fail(k: int) -> int:
+    if k == 3:
+        raise ValueError("three")
+    if k == 5:
+        os._exit(9)
+    return k
+
+
+def test_errors_of_processes_are_told() -> None:
+    with answering(fail, 2) as answers:
+        assert list(answers([1, 2, 4])) == [1, 2, 4]
+        with pytest.raises(ValueError, match="three"):
+            list(answers([1, 2, 3, 4]))
+        with pytest.raises(ValueError, match="a worker process has ended"):
+            list(answers([1, 5, 6, 7, 8, 9]))
+
+
+def test_processes_end_with_a_killed_parent(tmp_path: Path) -> None:
+    code = """
+import os, sys, time
+from train.workers import answering
+if __name__ == "__main__":
+    with answering(abs, 2) as answers:
+        print([abs(k) for k in answers(range(3))], flush=True)
+        print(*(c for c in open(f"/proc/self/task/{os.getpid()}/children").read().split()), flush=True)
+        time.sleep(60)
+"""
+    (tmp_path / "parent.py").write_text(code)
+    parent = subprocess.Popen(
+        [sys.executable, str(tmp_path / "parent.py")],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert parent.stdout is not None
+    assert parent.stdout.readline() == "[0, 1, 2]\n"
+    children = [int(c) for c in parent.stdout.readline().split()]
+    assert len(children) >= 2
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    limit = time.monotonic() + 20
+    while any(
+        Path(f"/proc/{c}").exists() and "Z" not in Path(f"/proc/{c}/stat").read_text().split()[2]
+        for c in children
+    ):
+        assert time.monotonic() < limit
+        time.sleep(0.05)

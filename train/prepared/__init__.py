@@ -1,0 +1,1 @@
+"""Data sets larger than memory: files converted once, then read frame by frame."""

@@ -1,0 +1,253 @@
+"""A prepared set as a sequence of Frames, each read when it is asked for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+from ase import Atoms
+from numpy.typing import NDArray
+
+from train.config import Weights
+from train.data.dataset import Found, Frame
+from train.data.hdf5 import FORMAT
+from train.data.keys import Keys
+from train.data.labels import LABELS
+from train.prepared.schema import BITS, SHAPES, TABLES, VERSION
+
+Integers = NDArray[np.int64]
+DAMAGED = (OSError, KeyError, RuntimeError, TypeError, ValueError, UnicodeDecodeError)
+
+
+@dataclass(frozen=True, eq=False)
+class Store:
+    """An open file: what is read of it frame by frame, and in memory 21 bytes per frame."""
+
+    path: str
+
+    @cached_property
+    def _file(self) -> Any:
+        import h5py
+
+        try:
+            file = h5py.File(self.path, "r")
+            known = dict(file.attrs)
+        except DAMAGED as error:
+            raise _damaged(self.path, "cannot be opened", error) from error
+        if known.get("format") != FORMAT or known.get("version") != VERSION:
+            raise ValueError(
+                f"{self.path}: not a prepared set of this version; make one with potential-prepare"
+            )
+        return file
+
+    @cached_property
+    def _datasets(self) -> dict[str, Any]:
+        return {name: self._file[name] for name in SHAPES if name in self._file}
+
+    def column(self, name: str, rows: slice = slice(None)) -> Any:
+        """Some rows of a dataset.
+
+        Raises:
+            ValueError: a damaged file.
+        """
+        try:
+            return self._datasets[name][rows]
+        except DAMAGED as error:
+            raise _damaged(
+                self.path, f"{name} {rows.start or 0} to {rows.stop or 'the end'}", error
+            ) from error
+
+    @cached_property
+    def sha256(self) -> str:
+        return str(self._file.attrs["sha256"])
+
+    @cached_property
+    def ends(self) -> Integers:
+        """(n_frames + 1,) where the atoms of each frame begin and end."""
+        return np.concatenate([[0], np.cumsum(self.column("n_atoms"))])
+
+    @cached_property
+    def _info_ends(self) -> Integers:
+        return np.concatenate([[0], np.cumsum(self.column("info_size"))])
+
+    @cached_property
+    def labels(self) -> NDArray[np.uint8]:
+        """(n_frames,) which labels are there, as bits."""
+        found: NDArray[np.uint8] = self.column("labels")
+        return found
+
+    @cached_property
+    def kind(self) -> NDArray[np.int32]:
+        found: NDArray[np.int32] = self.column("kind")
+        return found
+
+    @cached_property
+    def tables(self) -> dict[str, list[Any]]:
+        """files, kinds and element_sets."""
+        try:
+            found = json.loads(self._file["tables"][()].tobytes())
+            return {name: found[name] for name in TABLES}
+        except DAMAGED as error:
+            raise _damaged(self.path, "tables", error) from error
+
+    def info(self, k: int) -> dict[str, Any]:
+        begin, end = self._info_ends[k : k + 2]
+        text = self.column("info", slice(begin, end)).tobytes() if end > begin else b"{}"
+        found: dict[str, Any] = json.loads(text)
+        return found
+
+    def frame(self, k: int) -> Frame:
+        """One frame, without weights.
+
+        Raises:
+            ValueError: a damaged file.
+        """
+        one, of_atoms = slice(k, k + 1), slice(*self.ends[k : k + 2])
+        bits, has = int(self.labels[k]), self._datasets
+        atoms = Atoms(
+            numbers=self.column("atomic_numbers", of_atoms),
+            positions=self.column("positions", of_atoms),
+            cell=self.column("cell", one)[0] if "cell" in has else None,
+            pbc=self.column("pbc", one)[0] if "pbc" in has else None,
+            info=self.info(k),
+        )
+        return Frame(
+            atoms,
+            energy=float(self.column("energy", one)[0]) if bits & BITS["energy"] else None,
+            forces=self.column("forces", of_atoms) if bits & BITS["forces"] else None,
+            stress=self.column("stress", one)[0] if bits & BITS["stress"] else None,
+            source=self.path,
+            index=k,
+            config_type=self.tables["kinds"][self.kind[k]][0],
+        )
+
+    def __reduce__(self) -> tuple[type[Store], tuple[str]]:  # another process opens the file itself
+        return Store, (self.path,)
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared(Sequence[Frame]):
+    """Some frames of a prepared set, with their weights."""
+
+    store: Store
+    rows: Integers  # which frames of the file
+    weights: Mapping[str, Weights] = field(default_factory=dict)
+    keep: bool = True  # labels of weight 0
+    unread: tuple[str, ...] = ()  # labels that were asked to be left out
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, at: int) -> Frame: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Frame]: ...
+    def __getitem__(self, at: int | slice) -> Frame | list[Frame]:
+        if isinstance(at, slice):
+            return [self[k] for k in range(*at.indices(len(self)))]
+        k = int(self.rows[at])
+        kind = self.store.kind[k]
+        unused: dict[str, Any] = {label: None for label in LABELS if not self._used[kind] & BITS[label]}
+        return replace(self.store.frame(k), weights=self.of_kind[kind], **unused)
+
+    def __iter__(self) -> Iterator[Frame]:
+        return (self[k] for k in range(len(self)))
+
+    @cached_property
+    def of_kind(self) -> tuple[Weights, ...]:
+        """The weights of each kind of frame."""
+        found = []
+        for config_type, factor in self.store.tables["kinds"]:
+            of_type = asdict(self.weights.get(config_type or "", Weights()))
+            found.append(Weights(**{label: factor * value for label, value in of_type.items()}))
+        return tuple(found)
+
+    @cached_property
+    def kind(self) -> Integers:
+        """(n_frames,) row of the tables of kinds."""
+        return self.store.kind[self.rows].astype(np.int64)
+
+    @cached_property
+    def labels(self) -> NDArray[np.uint8]:
+        """(n_frames,) bits of the labels that are used."""
+        used: NDArray[np.uint8] = self.store.labels[self.rows] & self._used[self.kind]
+        return used
+
+    @cached_property
+    def _used(self) -> NDArray[np.uint8]:
+        """For each kind the bits of the labels that are used."""
+        masks = [
+            sum(BITS[label] for label, w in asdict(weights).items()
+                if label not in self.unread and (w != 0 or self.keep))
+            for weights in self.of_kind
+        ]  # fmt: skip
+        return np.array(masks, dtype=np.uint8)
+
+    @cached_property
+    def n_atoms(self) -> Integers:
+        return self.store.ends[self.rows + 1] - self.store.ends[self.rows]
+
+    def take(self, positions: Any) -> Prepared:
+        """The frames at these positions."""
+        return replace(self, rows=self.rows[np.asarray(positions, dtype=np.int64)])
+
+    def __reduce__(self) -> Any:  # nothing that can be read again travels to another process
+        return Prepared, (self.store, self.rows, dict(self.weights), self.keep, self.unread)
+
+
+def is_prepared(path: str | Path) -> bool:
+    """Whether the file says that it is a prepared set."""
+    import h5py
+
+    try:
+        if not (Path(path).is_file() and h5py.is_hdf5(path)):
+            return False
+        with h5py.File(path, "r") as file:
+            return bool(file.attrs.get("format") == FORMAT and file.attrs.get("version") == VERSION)
+    except DAMAGED:
+        return False
+
+
+def open_prepared(path: str) -> Prepared:
+    """All frames of a file.
+
+    Raises:
+        ValueError: a damaged file, or of another kind.
+    """
+    store = Store(path)
+    return Prepared(store, np.arange(len(store.labels)))
+
+
+def found_in(frames: Prepared) -> Found:
+    """What `dataset.read` says of an ordinary file."""
+    have = int(np.bitwise_or.reduce(frames.labels))
+    names = {label: label if have & BITS[label] else None for label in LABELS}
+    return Found(
+        names["energy"],
+        names["forces"],
+        names["stress"],
+        source=frames.store.path,
+        keys=Keys(energy_unit="eV", length_unit="Ang"),
+        units="eV, Ang: as the file says",
+    )
+
+
+def labelled_atoms(frame: Frame) -> Atoms:
+    """A structure that carries its labels under their plain names."""
+    atoms = frame.atoms.copy()
+    atoms.info |= {n: v for n, v in (("energy", frame.energy), ("stress", frame.stress)) if v is not None}
+    if frame.forces is not None:
+        atoms.arrays["forces"] = frame.forces
+    return atoms
+
+
+def _damaged(path: str, what: str, error: Exception) -> ValueError:
+    return ValueError(
+        f"{path}: {what} cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:160]}); the file is "
+        "damaged or truncated: copy it again, or prepare it again"
+    )

@@ -1,0 +1,130 @@
+"""Prepared sets: version 2 of our HDF5 format, read frame by frame. Labelled frames survive it bit for bit.
+
+Everything is in eV, Å and what follows from them. Every dataset is cut into chunks, each compressed (gzip, bytes
+shuffled) and with a checksum (Fletcher) that HDF5 verifies whenever it reads; its own structures carry checksums too.
+
+Attributes of the file:
+    format, version      "equiv-potential frames", 2
+    energy_unit, length_unit   "eV", "Ang"
+    sha256               of the sha256 of all parts (`digest`), in order
+
+Datasets, for n_frames structures with n atoms in all, one after the other:
+    n_atoms        (n_frames,) int64
+    atomic_numbers (n,) uint8
+    positions      (n, 3) float64
+    cell           (n_frames, 3, 3) float64, rows are lattice vectors; absent where all are zero
+    pbc            (n_frames, 3) bool; absent where nothing is periodic
+    energy         (n_frames,) float64; NaN where a frame has none; absent where no frame has one, as in the next two
+    forces         (n, 3) float64
+    stress         (n_frames, 3, 3) float64, ASE's sign
+    labels         (n_frames,) uint8: 1 if it has an energy, plus 2 for forces, plus 4 for stress
+    info           (n_bytes,) uint8, the JSON of every info as UTF-8, one after the other (empty: no info); absent
+                   where all are empty
+    info_size      (n_frames,) int64 bytes of each
+    kind           (n_frames,) int32, a row of kinds
+    elements       (n_frames,) int32, a row of element_sets
+    fingerprint    (n_frames,) uint64, equal for equal structures (`checks.fingerprint`, its first 8 bytes)
+    source, source_frame   (n_frames,) int32 and int64: row of files, number of the frame there
+    tables         (n_bytes,) uint8, JSON: files (names), kinds ([config_type, config_weight]), element_sets (symbols)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from train.data.dataset import Frame
+from train.data.hdf5 import info_text
+from train.data.labels import LABELS
+from train.data.weights import config_weight
+from train.doctor.checks import fingerprint
+
+VERSION = 2
+SHAPES: dict[str, tuple[str, tuple[int, ...]]] = {  # type and shape of one entry
+    "n_atoms": ("int64", ()),
+    "atomic_numbers": ("uint8", ()),
+    "positions": ("float64", (3,)),
+    "cell": ("float64", (3, 3)),
+    "pbc": ("bool", (3,)),
+    "energy": ("float64", ()),
+    "forces": ("float64", (3,)),
+    "stress": ("float64", (3, 3)),
+    "labels": ("uint8", ()),
+    "info": ("uint8", ()),
+    "info_size": ("int64", ()),
+    "kind": ("int32", ()),
+    "elements": ("int32", ()),
+    "fingerprint": ("uint64", ()),
+    "source": ("int32", ()),
+    "source_frame": ("int64", ()),
+}
+BITS = {name: 1 << k for k, name in enumerate(LABELS)}
+ABSENT = {"cell": 0.0, "pbc": False, "energy": np.nan, "forces": np.nan, "stress": np.nan}
+TABLES = ("files", "kinds", "element_sets")
+
+Arrays = dict[str, Any]
+
+
+def encode(frames: Sequence[Frame]) -> tuple[Arrays, dict[str, list[Any]]]:
+    """The datasets of some frames of one file, and their tables.
+
+    Raises:
+        ValueError: a label, position or cell that is not finite, or a config_weight that is no weight.
+    """
+    kinds: dict[tuple[str | None, float], int] = {}
+    sets: dict[tuple[str, ...], int] = {}
+    rows: dict[str, list[Any]] = {name: [] for name in SHAPES}
+    for frame in frames:
+        atoms = frame.atoms
+        _refuse_not_finite(frame)
+        text = info_text(frame).encode() if frame.atoms.info else b""
+        of_frame = {
+            "n_atoms": len(atoms),
+            "cell": atoms.cell.array,
+            "pbc": atoms.pbc,
+            "energy": np.nan if frame.energy is None else frame.energy,
+            "stress": np.full((3, 3), np.nan) if frame.stress is None else frame.stress,
+            "labels": sum(bit for name, bit in BITS.items() if getattr(frame, name) is not None),
+            "info_size": len(text),
+            "kind": kinds.setdefault((frame.config_type, config_weight(frame)), len(kinds)),
+            "elements": sets.setdefault(tuple(sorted(set(atoms.symbols))), len(sets)),
+            "fingerprint": int(fingerprint(frame)[:16], 16),
+            "source": 0,
+            "source_frame": frame.index,
+            "atomic_numbers": atoms.numbers,
+            "positions": atoms.positions,
+            "forces": np.full((len(atoms), 3), np.nan) if frame.forces is None else frame.forces,
+            "info": np.frombuffer(text, dtype=np.uint8),
+        }
+        for name, value in of_frame.items():
+            rows[name].append(value)
+    joined = ("atomic_numbers", "positions", "forces", "info")
+    arrays = {
+        name: (np.concatenate(rows[name]) if name in joined else np.array(rows[name])).astype(dtype)
+        for name, (dtype, _) in SHAPES.items()
+    }
+    return arrays, {"kinds": [list(k) for k in kinds], "element_sets": [list(s) for s in sets]}
+
+
+def _refuse_not_finite(frame: Frame) -> None:
+    values = {name: getattr(frame, name) for name in LABELS}
+    values |= {"positions": frame.atoms.positions, "cell": frame.atoms.cell.array}
+    bad = [name for name, value in values.items() if value is not None and not np.isfinite(value).all()]
+    if bad:
+        raise ValueError(
+            f"{frame.name}: {' and '.join(bad)} not finite (NaN or infinite); the calculation failed or the file is "
+            "damaged: remove this frame"
+        )
+
+
+def digest(arrays: Mapping[str, Any], tables: Mapping[str, Any]) -> str:
+    """sha256 of the content of one part."""
+    found = hashlib.sha256(json.dumps(tables).encode())
+    for name in SHAPES:
+        found.update(f"{name} {arrays[name].shape}".encode())
+        found.update(np.ascontiguousarray(arrays[name]).tobytes())
+    return found.hexdigest()

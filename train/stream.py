@@ -1,0 +1,124 @@
+"""Samples of a prepared set: made when they are asked for, if wanted by other processes while a step is computed."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
+from typing import Any, TypeAlias, overload
+
+import numpy as np
+import torch
+
+from potential.graph import Graph
+from train.batches import Sample, normalized, prepare
+from train.columns import sizes
+from train.data.dataset import Frame
+from train.data.labels import LABELS
+from train.loss import Targets
+from train.prepared.read import Prepared
+from train.prepared.schema import BITS
+from train.workers import answering
+
+Fetch: TypeAlias = Callable[[Iterable[Any]], Iterator[Sequence[Sample]]]  # of arrays or lists of positions
+
+
+@dataclass(frozen=True, eq=False)
+class Stream(Sequence[Sample]):
+    """The samples of frames that stay in their file; none is kept."""
+
+    frames: Prepared
+    cutoff: float  # Å
+    mean: tuple[float, ...] = field(default=(1.0,) * len(LABELS))  # of the weights, by which they are divided
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    @overload
+    def __getitem__(self, at: int) -> Sample: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Sample]: ...
+    def __getitem__(self, at: int | slice) -> Sample | list[Sample]:
+        if isinstance(at, slice):
+            return [self[k] for k in range(*at.indices(len(self)))]
+        (sample,) = prepare([self.frames[at]], self.cutoff)
+        return replace(sample, weights=sample.weights / torch.tensor(self.mean, dtype=torch.float64))
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[k] for k in range(len(self)))
+
+
+def make_samples(frames: Sequence[Frame], cutoff: float) -> Sequence[Sample]:
+    """Graphs and targets of all frames; of a prepared set they are made when they are used.
+
+    Raises:
+        ValueError: see `batches.prepare`.
+    """
+    return Stream(frames, cutoff) if isinstance(frames, Prepared) else prepare(frames, cutoff)
+
+
+def with_unit_weights(samples: Sequence[Sample]) -> Sequence[Sample]:
+    """As `batches.normalized`; of a prepared set with the same sums in the same order."""
+    if not isinstance(samples, Stream):
+        return normalized(samples)
+    frames = samples.frames
+    entries = {
+        "energy": np.ones(len(frames)),
+        "forces": 3.0 * frames.n_atoms,
+        "stress": np.full(len(frames), 9.0),
+    }
+    mean = []
+    for name in LABELS:
+        known = np.where(frames.labels & BITS[name], entries[name], 0.0)
+        factor = np.array([asdict(weights)[name] for weights in frames.of_kind])[frames.kind]
+        total = np.cumsum(factor * known)[-1]  # one after the other, where a sum would go by pairs
+        mean.append(float(total / max(known.sum(), 1.0)) if total > 0 else 1.0)
+    return replace(samples, mean=tuple(mean))
+
+
+def n_atoms(samples: Sequence[Sample]) -> Any:
+    """(n_samples,) atoms of each."""
+    if isinstance(samples, Stream):
+        return sizes(samples.frames)
+    return np.array([len(s.graph.positions) for s in samples], dtype=np.int64)
+
+
+def feed_digest(samples: Sequence[Sample], content: Any, weights: Any) -> None:
+    """What tells these samples and their weights from others goes into two digests; nothing is read for it."""
+    if isinstance(samples, Stream):
+        frames = samples.frames
+        content.update(f"{frames.store.sha256} {samples.cutoff}".encode())
+        content.update(np.ascontiguousarray(frames.rows).tobytes() + frames.labels.tobytes())
+        weights.update(repr(frames.of_kind).encode() + frames.kind.tobytes())
+        return
+    for sample in samples:
+        weights.update(sample.weights.numpy().tobytes())
+        for part in (sample.graph, sample.target):
+            for f in fields(part):
+                content.update(np.ascontiguousarray(getattr(part, f.name).numpy()).tobytes())
+
+
+@contextlib.contextmanager
+def feeding(samples: Sequence[Sample], workers: int) -> Iterator[Fetch]:
+    """What gives the samples of each of several batches, the next ones being made by `workers` meanwhile."""
+    if not workers or not isinstance(samples, Stream):
+        yield lambda batches: ([samples[k] for k in index] for index in batches)
+        return
+    with answering(partial(_pack, samples), workers) as answers:
+        yield lambda batches: ([_unpack(one) for one in packed] for packed in answers(batches))
+
+
+def _pack(samples: Sequence[Sample], index: Sequence[int]) -> list[list[Any]]:
+    """Samples as plain arrays: tensors would be sent through shared memory, a file each."""
+    packed = []
+    for sample in (samples[k] for k in index):
+        parts = [getattr(part, f.name) for part in (sample.graph, sample.target) for f in fields(part)]
+        packed.append([part.numpy() for part in (*parts, sample.weights)])
+    return packed
+
+
+def _unpack(parts: list[Any]) -> Sample:
+    tensors = [torch.from_numpy(part) for part in parts]
+    n = len(fields(Graph))
+    return Sample(Graph(*tensors[:n]), Targets(*tensors[n:-1]), tensors[-1])

@@ -1,0 +1,102 @@
+"""Processes that answer questions, always in the order of the questions; built once, gone when their parent is."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import signal
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from itertools import count
+from multiprocessing.connection import Connection
+from typing import Any, TypeVar
+
+Question = TypeVar("Question")
+Answer = TypeVar("Answer")
+AHEAD = 2  # questions that a process has at a time: it works on one while the answer to the other waits
+
+
+@contextlib.contextmanager
+def answering(
+    answer: Callable[[Question], Answer], n: int
+) -> Iterator[Callable[[Iterable[Question]], Iterator[Answer]]]:
+    """A map over questions by `n` processes; 0: by this one, when an answer is asked for.
+
+    `answer` and what it holds is sent to every process once. Each process has a pipe of its own, so that it meets
+    the end of the pipe, and ends, however its parent ends.
+
+    Raises:
+        ValueError: as raised by `answer`, or a process that was killed.
+    """
+    if not n:
+        yield lambda questions: map(answer, questions)
+        return
+    context = multiprocessing.get_context("spawn")  # a copy of a process with threads may hang
+    pipes: list[Connection] = []
+    processes = []
+    try:
+        for _ in range(n):
+            here, there = context.Pipe()
+            processes.append(context.Process(target=_serve, args=(there, answer), daemon=True))
+            processes[-1].start()
+            there.close()
+            pipes.append(here)
+        yield lambda questions: _in_order(pipes, questions)
+    finally:
+        for pipe in pipes:
+            pipe.close()
+        for process in processes:
+            process.join()
+
+
+def _in_order(pipes: list[Connection], questions: Iterable[Any]) -> Iterator[Any]:
+    """The k-th question goes to process k modulo n, so the order of the answers is known."""
+    todo = zip(count(), questions)
+    asked: deque[Connection] = deque()
+
+    def ask() -> None:
+        for k, question in todo:
+            pipe = pipes[k % len(pipes)]
+            asked.append(pipe)
+            _talk(pipe.send, question)
+            return
+
+    try:
+        for _ in range(AHEAD * len(pipes)):
+            ask()
+        while asked:
+            ok, value = _talk(asked.popleft().recv)
+            if not ok:
+                raise value
+            ask()
+            yield value
+    finally:  # answers that nobody waits for any more
+        with contextlib.suppress(EOFError, OSError):
+            for pipe in asked:
+                pipe.recv()
+
+
+def _talk(action: Callable[..., Any], *what: Any) -> Any:
+    try:
+        return action(*what)
+    except (EOFError, OSError) as error:
+        raise ValueError(
+            "a worker process has ended before its work was done; it was killed, perhaps for want of memory: use "
+            "fewer workers"
+        ) from error
+
+
+def _serve(pipe: Connection, answer: Callable[[Any], Any]) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):  # of the whole group; the parent decides when to end
+        signal.signal(number, signal.SIG_IGN)
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            question = pipe.recv()
+            try:
+                reply = (True, answer(question))
+            except ValueError as error:
+                reply = (False, ValueError(str(error)))
+            except Exception:
+                reply = (False, RuntimeError(traceback.format_exc()))
+            pipe.send(reply)
