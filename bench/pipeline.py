@@ -1,0 +1,332 @@
+"""The input pipeline: cost beside a training step, neighbor graphs, QM9 and a million frames prepared and streamed.
+
+    python -m bench.pipeline --qm9 qm9_consistent130831.npz.xz --million 1000000
+
+Times are CPU seconds of one process (`process_time`), which others on the machine do not lengthen as they do wall time;
+memory is that of a whole process tree (proportional set size), looked at ten times a second. Every part that is done stays
+in docs/results/pipeline.json; --only names the parts to measure again. QM9 does not come along: a file with the arrays
+n_atoms, Z, R (Å, of all molecules one after the other) and InternalEnergy_0K_au (Ha).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import lzma
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms, units
+
+from bench.provenance import ROOT, provenance
+from potential.graph import from_atoms
+from train.batches import batch
+from train.buckets import epoch_batches
+from train.config import Config, Data, Fit
+from train.data.dataset import Frame
+from train.data.keys import Keys
+from train.fit import Job, prepare_job
+from train.prepared.read import open_prepared
+from train.prepared.write import prepare_files, write_frames
+from train.run import start
+from train.step import train_step
+from train.stream import feeding
+
+RESULTS = ROOT / "docs" / "results" / "pipeline.json"
+PARTS = (
+    "overhead",
+    "storage",
+    "qm9_graphs",
+    "qm9_prepare",
+    "qm9_stream",
+    "million_prepare",
+    "million_stream",
+)
+PLACES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of an epoch
+
+
+def cpu(action: Callable[[], Any], repeats: int = 1) -> float:
+    """CPU seconds of one call."""
+    begun = time.process_time()
+    for _ in range(repeats):
+        action()
+    return (time.process_time() - begun) / repeats
+
+
+def qm9(path: Path, n: int | None = None) -> Iterator[Frame]:
+    """Molecules with U0, one by one."""
+    packed = path.read_bytes()
+    with np.load(BytesIO(lzma.decompress(packed) if path.suffix == ".xz" else packed)) as content:
+        sizes, z, x = content["n_atoms"].astype(int), content["Z"], content["R"].astype(np.float64)
+        energy = content["InternalEnergy_0K_au"] * units.Hartree
+    ends = np.cumsum(sizes)
+    for k, end in enumerate(ends[:n]):
+        part = slice(end - sizes[k], end)
+        yield Frame(Atoms(z[part], x[part]), float(energy[k]), None, None, path.name, k)
+
+
+def synthetic(path: Path, n: int) -> None:
+    """Water-like frames of three atoms with random labels, as extended XYZ."""
+    rng = np.random.default_rng(0)
+    home = np.array([[0, 0, 0], [1.0, 0, 0], [0, 1.0, 0]])
+    with path.open("w", encoding="utf-8") as file:
+        for _ in range(n):
+            x, f = home + rng.normal(scale=0.1, size=(3, 3)), rng.normal(size=(3, 3))
+            f -= f.mean(axis=0)
+            rows = (
+                f"{s} {' '.join(f'{v:.8f}' for v in (*a, *b))}" for s, a, b in zip("OHH", x, f, strict=True)
+            )
+            energy = -14.2 + 0.1 * rng.normal()
+            head = f'Properties=species:S:1:pos:R:3:forces:R:3 energy={energy:.8f} pbc="F F F"'
+            file.write("\n".join(["3", head, *rows, ""]))
+
+
+def tree_memory(pid: int) -> float:
+    """GiB of a process and its children, each page counted once."""
+    total, todo = 0, [pid]
+    while todo:
+        one = todo.pop()
+        try:
+            lines = Path(f"/proc/{one}/smaps_rollup").read_text().splitlines()
+            total += next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+            todo += [int(c) for c in Path(f"/proc/{one}/task/{one}/children").read_text().split()]
+        except (OSError, StopIteration):  # it has just ended
+            continue
+    return total / 2**20
+
+
+def watched(*arguments: str) -> dict[str, Any]:
+    """This script with other arguments as a process: what it prints as JSON last, its wall time and peak memory."""
+    begun, peak = time.monotonic(), 0.0
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bench.pipeline", *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    while process.poll() is None:
+        peak = max(peak, tree_memory(process.pid))
+        time.sleep(0.1)
+    assert process.stdout is not None
+    if process.returncode:
+        raise SystemExit(f"{arguments} failed")
+    found: dict[str, Any] = json.loads(process.stdout.read().splitlines()[-1])
+    return {**found, "wall_seconds": round(time.monotonic() - begun, 1), "peak_GiB": round(peak, 3)}
+
+
+def make_job(path: Path, **fit: Any) -> Job:
+    """A run on a prepared set at preset small, made ready."""
+    config = Config(data=Data(train=(str(path),)), model={"preset": "small"}, fit=Fit(epochs=1, **fit))
+    return prepare_job(config, Path("unused"))
+
+
+def overhead(work: Path, source: Path) -> dict[str, Any]:
+    """CPU ms of the pipeline and of a training step for batches of three kinds of structures, small."""
+    data = ROOT / "data"
+    rows = {}
+    sets: dict[str, Any] = {
+        "QM9, 4 molecules": qm9(source, 400),
+        "acetylacetone, 5 molecules": data / "acac" / "train_300K.xyz.xz",
+        "silicon, 2 cells": data / "mlearn" / "Si_train.extxyz.xz",
+    }
+    for name, frames in sets.items():
+        path = work / "overhead.h5"
+        path.unlink(missing_ok=True)
+        if isinstance(frames, Path):
+            prepare_files([str(frames)], path, Keys(), tell=lambda _: None)
+        else:
+            write_frames(path, frames)
+        job = make_job(path, batch_size=int(name.split()[1]))
+        run, fit = start(job.potential, job.config.fit), job.config.fit
+        batches = epoch_batches(np.ones(len(job.task.train)), fit, 0)[:60]
+        ready = [[job.task.train[k] for k in index] for index in batches]
+        frames_ready = [[job.sets.frames["train"][int(k)] for k in index] for index in batches]
+        for samples in ready[:10]:
+            train_step(run, samples, fit, 1e-3)
+        step = cpu(lambda: [train_step(run, s, fit, 1e-3) for s in ready[10:]]) / 50  # noqa: B023
+        collating = cpu(lambda: [batch(s, "cpu") for s in ready], 5) / 60  # noqa: B023
+        cutoff = job.potential.cutoff
+        graphs = cpu(lambda: [from_atoms(f.atoms, cutoff) for fs in frames_ready for f in fs]) / 60  # noqa: B023
+        with feeding(job.task.train, 0) as fetch:
+            whole = cpu(lambda: list(fetch(batches))) / 60  # noqa: B023
+        with feeding(job.task.train, 1) as fetch:
+            list(fetch(batches[:4]))
+            receiving = cpu(lambda: list(fetch(batches))) / 60  # noqa: B023
+        rows[name] = {
+            "atoms": float(np.mean([sum(len(s.graph.positions) for s in b) for b in ready])),
+            "edges": float(np.mean([sum(len(s.graph.center) for s in b) for b in ready])),
+            "step_ms": 1e3 * step,
+            "collate_ms": 1e3 * collating,
+            "graphs_ms": 1e3 * graphs,
+            "read_and_graphs_ms": 1e3 * whole,
+            "receive_from_worker_ms": 1e3 * receiving,
+            "collate_fraction": collating / step,
+            "worker_fraction": (collating + receiving) / step,
+            "same_process_fraction": (collating + whole) / step,
+        }
+    return {"preset": "small", "batches": rows}
+
+
+def storage(work: Path, source: Path) -> dict[str, Any]:
+    """Bytes per frame and CPU µs to get a graph, at random: edges searched anew, or read from compressed HDF5."""
+    import h5py
+
+    rows = {}
+    silicon = list(_read(ROOT / "data" / "mlearn" / "Si_train.extxyz.xz"))
+    for name, frames in {"QM9": list(qm9(source, 2000)), "silicon": silicon}.items():
+        graphs = [from_atoms(f.atoms, 5.0) for f in frames]
+        path = work / "edges.h5"
+        ends = np.concatenate([[0], np.cumsum([len(g.center) for g in graphs])])
+        columns = {
+            "center": np.concatenate([g.center.numpy() for g in graphs]).astype(np.uint16),
+            "neighbor": np.concatenate([g.neighbor.numpy() for g in graphs]).astype(np.uint16),
+            "image": np.concatenate([g.image.numpy() for g in graphs]).astype(np.int8),
+        }
+        with h5py.File(path, "w", libver="latest") as file:
+            for column, values in columns.items():
+                chunks = (16_384 // max(1, values[0].nbytes), *values.shape[1:])
+                file.create_dataset(column, data=values, chunks=chunks, compression="gzip", compression_opts=1,
+                                    shuffle=True, fletcher32=True)  # fmt: skip
+        order = np.random.default_rng(0).permutation(len(frames))[:1000]
+        with h5py.File(path) as file:
+            reading = cpu(lambda: [file[c][ends[k] : ends[k + 1]] for k in order for c in columns])  # noqa: B023
+        searching = cpu(lambda: [from_atoms(frames[k].atoms, 5.0) for k in order])  # noqa: B023
+        whole = work / "storage.h5"
+        whole.unlink(missing_ok=True)
+        written = write_frames(whole, frames)
+        prepared = open_prepared(str(whole))
+        rows[name] = {
+            "atoms": written.atoms / written.frames,
+            "edges": float(ends[-1] / len(frames)),
+            "bytes_per_frame": written.bytes / written.frames,
+            "bytes_of_edges_per_frame": path.stat().st_size / len(frames),
+            "frame_read_us": 1e6 * cpu(lambda: [prepared[int(k)] for k in order]) / len(order),  # noqa: B023
+            "edges_read_us": 1e6 * reading / len(order),
+            "edges_search_us": 1e6 * searching / len(order),
+            "graph_bytes_in_memory": sum(g.center.nbytes + g.neighbor.nbytes + g.image.nbytes + g.positions.nbytes
+                                         for g in graphs) / len(graphs),
+        }  # fmt: skip
+    return {"cutoff": 5.0, "sets": rows}
+
+
+def _read(path: Path) -> Sequence[Frame]:
+    from train.data.dataset import read
+
+    return read(path)[0]
+
+
+def qm9_graphs(work: Path, source: Path) -> dict[str, Any]:
+    """CPU seconds of the neighbor graphs of 20,000 molecules spread over QM9, 5 Å, and of 100,000 on two cores."""
+    atoms = [f.atoms for k, f in enumerate(qm9(source)) if k % 6 == 0][:20_000]
+    seconds = cpu(lambda: [from_atoms(a, 5.0) for a in atoms])
+    return {
+        "molecules": len(atoms),
+        "cpu_seconds": seconds,
+        "us_per_molecule": 1e6 * seconds / len(atoms),
+        "100k_on_2_cores_seconds": 100_000 * seconds / len(atoms) / 2,
+    }
+
+
+def stage_prepare_qm9(work: Path, source: Path) -> dict[str, Any]:
+    path = work / "qm9.h5"
+    path.unlink(missing_ok=True)
+    seconds = cpu(lambda: write_frames(path, qm9(source)))
+    return _prepared(path, seconds)
+
+
+def stage_prepare_million(work: Path, source: Path) -> dict[str, Any]:
+    path = work / "million.h5"
+    path.unlink(missing_ok=True)
+    seconds = cpu(lambda: prepare_files([str(work / "million.xyz")], path, Keys(), tell=lambda _: None))
+    return _prepared(path, seconds)
+
+
+def _prepared(path: Path, seconds: float) -> dict[str, Any]:
+    n, size = len(open_prepared(str(path))), path.stat().st_size
+    return {
+        "frames": n,
+        "cpu_seconds": seconds,
+        "us_per_frame": 1e6 * seconds / n,
+        "bytes_per_frame": size / n,
+    }
+
+
+def stage_stream(path: Path, steps: int) -> dict[str, Any]:
+    """Steps of one epoch at several of its places, with one worker; CPU ms of a step and of waiting for its samples."""
+    begun = time.process_time()
+    job = make_job(path, workers=1)
+    fit, ready = job.config.fit, time.process_time() - begun
+    run = start(job.potential, fit)
+    batches = epoch_batches(np.ones(len(job.task.train)), fit, 0)
+    places = {}
+    with feeding(job.task.train, 1) as fetch:
+        for place in PLACES:
+            first = int(place * (len(batches) - steps))
+            some = batches[first : first + steps]
+            times = []
+            before = time.process_time()
+            for samples in fetch(some):
+                train_step(run, samples, fit, 0.1)
+                now = time.process_time()
+                times.append(now - before)
+                before = now
+            atoms = sum(len(job.sets.frames["train"][int(k)].atoms) for index in some for k in index)
+            places[f"batch {first}"] = {
+                "median_ms": 1e3 * float(np.median(times)),
+                "ms_per_atom": 1e3 * sum(times) / atoms,
+            }
+    return {
+        "start_up_cpu_seconds": ready,
+        "frames": len(job.sets.frames["train"]),
+        "batches": len(batches),
+        "batch_size": fit.batch_size,
+        "steps": steps * len(PLACES),
+        "places": places,
+        "parameters": sum(p.numel() for p in job.potential.parameters()),
+    }
+
+
+def measure(part: str, work: Path, args: argparse.Namespace) -> dict[str, Any]:
+    options = ["--work", str(work), "--qm9", str(args.qm9), "--steps", str(args.steps)]
+    if part == "million_prepare":
+        source = work / "million.xyz"
+        if not source.exists():
+            synthetic(source, args.million)
+        return watched(*options, "--stage", part)
+    if part in ("qm9_prepare", "qm9_stream", "million_stream"):
+        return watched(*options, "--stage", part)
+    table = {"overhead": overhead, "storage": storage, "qm9_graphs": qm9_graphs}
+    return table[part](work, args.qm9)
+
+
+def main() -> None:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--qm9", type=Path, required=True, metavar="NPZ")
+    p.add_argument("--million", type=int, default=1_000_000, metavar="N", help="frames of the synthetic set")
+    p.add_argument("--steps", type=int, default=60, help="at each place of the epoch")
+    p.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
+    p.add_argument("--work", type=Path, default=ROOT / "runs" / "bench-pipeline", metavar="DIR")
+    p.add_argument("--stage", choices=PARTS, help=argparse.SUPPRESS)
+    args = p.parse_args()
+    args.work.mkdir(parents=True, exist_ok=True)
+    if args.stage:
+        stages: dict[str, Callable[[], dict[str, Any]]] = {
+            "qm9_prepare": lambda: stage_prepare_qm9(args.work, args.qm9),
+            "million_prepare": lambda: stage_prepare_million(args.work, args.qm9),
+            "qm9_stream": lambda: stage_stream(args.work / "qm9.h5", args.steps),
+            "million_stream": lambda: stage_stream(args.work / "million.h5", args.steps),
+        }
+        print(json.dumps(stages[args.stage]()))
+        return
+    for part in args.only:
+        found = {**provenance(), **measure(part, args.work, args)}
+        results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+        RESULTS.write_text(json.dumps({**results, part: found}, indent=1) + "\n")
+        print(f"{part}: {json.dumps({k: v for k, v in found.items() if k not in provenance()})}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
