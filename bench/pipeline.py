@@ -3,7 +3,7 @@
     python -m bench.pipeline --qm9 qm9_consistent130831.npz.xz --million 1000000
 
 Times are CPU seconds of one process (`process_time`), which others on the machine do not lengthen as they do wall time;
-memory is that of a whole process tree (proportional set size), looked at ten times a second. Every part that is done stays
+memory is that of a whole process tree (proportional set size), looked at ten times a second. Every part done stays
 in docs/results/pipeline.json; --only names the parts to measure again. QM9 does not come along: a file with the arrays
 n_atoms, Z, R (Å, of all molecules one after the other) and InternalEnergy_0K_au (Ha).
 """
