@@ -39,15 +39,9 @@ from train.step import train_step
 from train.stream import feeding
 
 RESULTS = ROOT / "docs" / "results" / "pipeline.json"
-PARTS = (
-    "overhead",
-    "storage",
-    "qm9_graphs",
-    "qm9_prepare",
-    "qm9_stream",
-    "million_prepare",
-    "million_stream",
-)
+PARTS = ("overhead", "storage", "qm9_graphs", "text_prepare", "qm9_prepare", "qm9_stream", "million_prepare",
+         "million_stream")  # fmt: skip
+TEXT_FRAMES = 20_000
 PLACES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of an epoch
 
 
@@ -71,19 +65,24 @@ def qm9(path: Path, n: int | None = None) -> Iterator[Frame]:
         yield Frame(Atoms(z[part], x[part]), float(energy[k]), None, None, path.name, k)
 
 
-def synthetic(path: Path, n: int) -> None:
-    """Water-like frames of three atoms with random labels, as extended XYZ."""
+def synthetic(n: int) -> Iterator[Frame]:
+    """Water-like frames of three atoms with random labels, one by one."""
     rng = np.random.default_rng(0)
     home = np.array([[0, 0, 0], [1.0, 0, 0], [0, 1.0, 0]])
+    for k in range(n):
+        forces = rng.normal(size=(3, 3))
+        atoms = Atoms("OHH", home + rng.normal(scale=0.1, size=(3, 3)))
+        yield Frame(atoms, -14.2 + 0.1 * rng.normal(), forces - forces.mean(axis=0), None, "synthetic", k)
+
+
+def synthetic_text(path: Path, n: int) -> None:
+    """The same as extended XYZ."""
     with path.open("w", encoding="utf-8") as file:
-        for _ in range(n):
-            x, f = home + rng.normal(scale=0.1, size=(3, 3)), rng.normal(size=(3, 3))
-            f -= f.mean(axis=0)
-            rows = (
-                f"{s} {' '.join(f'{v:.8f}' for v in (*a, *b))}" for s, a, b in zip("OHH", x, f, strict=True)
-            )
-            energy = -14.2 + 0.1 * rng.normal()
-            head = f'Properties=species:S:1:pos:R:3:forces:R:3 energy={energy:.8f} pbc="F F F"'
+        for frame in synthetic(n):
+            assert frame.forces is not None
+            x = np.concatenate([frame.atoms.positions, frame.forces], axis=1)
+            rows = (f"{s} {' '.join(f'{v:.8f}' for v in row)}" for s, row in zip("OHH", x, strict=True))
+            head = f'Properties=species:S:1:pos:R:3:forces:R:3 energy={frame.energy:.8f} pbc="F F F"'
             file.write("\n".join(["3", head, *rows, ""]))
 
 
@@ -237,11 +236,18 @@ def stage_prepare_qm9(work: Path, source: Path) -> dict[str, Any]:
     return _prepared(path, seconds)
 
 
-def stage_prepare_million(work: Path, source: Path) -> dict[str, Any]:
+def stage_prepare_million(work: Path, n: int) -> dict[str, Any]:
     path = work / "million.h5"
     path.unlink(missing_ok=True)
-    seconds = cpu(lambda: prepare_files([str(work / "million.xyz")], path, Keys(), tell=lambda _: None))
+    seconds = cpu(lambda: write_frames(path, synthetic(n)))
     return _prepared(path, seconds)
+
+
+def stage_prepare_text(work: Path) -> dict[str, Any]:
+    path, text = work / "text.h5", work / "text.xyz"
+    path.unlink(missing_ok=True)
+    seconds = cpu(lambda: prepare_files([str(text)], path, Keys(), tell=lambda _: None))
+    return {**_prepared(path, seconds), "text_bytes_per_frame": text.stat().st_size / TEXT_FRAMES}
 
 
 def _prepared(path: Path, seconds: float) -> dict[str, Any]:
@@ -291,12 +297,10 @@ def stage_stream(path: Path, steps: int) -> dict[str, Any]:
 
 def measure(part: str, work: Path, args: argparse.Namespace) -> dict[str, Any]:
     options = ["--work", str(work), "--qm9", str(args.qm9), "--steps", str(args.steps)]
-    if part == "million_prepare":
-        source = work / "million.xyz"
-        if not source.exists():
-            synthetic(source, args.million)
-        return watched(*options, "--stage", part)
-    if part in ("qm9_prepare", "qm9_stream", "million_stream"):
+    options += ["--million", str(args.million)]
+    if part == "text_prepare":
+        synthetic_text(work / "text.xyz", TEXT_FRAMES)
+    if part not in ("overhead", "storage", "qm9_graphs"):
         return watched(*options, "--stage", part)
     table = {"overhead": overhead, "storage": storage, "qm9_graphs": qm9_graphs}
     return table[part](work, args.qm9)
@@ -315,7 +319,8 @@ def main() -> None:
     if args.stage:
         stages: dict[str, Callable[[], dict[str, Any]]] = {
             "qm9_prepare": lambda: stage_prepare_qm9(args.work, args.qm9),
-            "million_prepare": lambda: stage_prepare_million(args.work, args.qm9),
+            "text_prepare": lambda: stage_prepare_text(args.work),
+            "million_prepare": lambda: stage_prepare_million(args.work, args.million),
             "qm9_stream": lambda: stage_stream(args.work / "qm9.h5", args.steps),
             "million_stream": lambda: stage_stream(args.work / "million.h5", args.steps),
         }

@@ -3,8 +3,8 @@
     python -m bench.scaling            # prints the tables
     python -m bench.scaling --write    # puts them between the marks in docs/SCALING.md
 
-Reads docs/results/pipeline.json (bench/pipeline.py) and docs/results/speed.jsonl (potential-bench). What was not measured
-is in ASSUMED and stands above the tables.
+Reads docs/results/pipeline.json (bench/pipeline.py) and docs/results/speed.jsonl (potential-bench). What was not
+measured is in ASSUMED and stands above the tables.
 """
 
 from __future__ import annotations
@@ -141,28 +141,34 @@ def tables(measured: dict[str, Any]) -> str:
     lines = ["Assumed, not measured:", "", "| | value | |", "|---|---|---|"]
     lines += [f"| {name} | {value:g} | {text} |" for name, (value, text) in ASSUMED.items()]
     lines += ["", "Measured on one core (CPU seconds; docs/results/pipeline.json, speed.jsonl):", ""]
-    lines += ["| like | read, µs a frame | neighbors, µs an atom | disk, bytes an atom | graph, bytes an atom |"]
+    lines += [
+        "| like | read, µs a frame | neighbors, µs an atom | disk, bytes an atom | graph, bytes an atom |"
+    ]
     lines += ["|---|---|---|---|---|"]
     for name, p in pipelines(measured).items():
-        lines.append(
-            f"| {name} | {1e6 * p.read:.0f} | {1e6 * p.graph:.0f} | {p.disk:.0f} | {p.memory:.0f} |"
-        )
-    lines += ["", "| preset, like | step, ms an atom | frames/s a core (30 atoms) | weights | MB exchanged a step |"]
+        lines.append(f"| {name} | {1e6 * p.read:.0f} | {1e6 * p.graph:.0f} | {p.disk:.0f} | {p.memory:.0f} |")
+    lines += [
+        "",
+        "| preset, like | step, ms an atom | frames/s a core (30 atoms) | weights | MB exchanged a step |",
+    ]
     lines += ["|---|---|---|---|---|"]
     for (preset, name), (seconds, n) in sorted(step_seconds().items(), reverse=True):
         if name != "Si512":
             rate = 1 / (30 * seconds)
             lines.append(f"| {preset}, {name} | {1e3 * seconds:.2f} | {rate:.0f} | {n:,} | {8e-6 * n:.1f} |")
-    million = measured["million_prepare"]["us_per_frame"]
-    lines += ["", "| set | frames | on disk, GB | prepare, core hours | steps of 1 epoch, 1 GPU |", "|---|---|---|---|---|"]
+    million = measured["text_prepare"]["us_per_frame"]
+    lines += [
+        "",
+        "| set | frames | on disk, GB | prepare, core hours | steps of 1 epoch, 1 GPU |",
+        "|---|---|---|---|---|",
+    ]
     for one in SETS:
         p = pipelines(measured)[one.like]
         # text of more atoms takes longer to parse: by the bytes, beside those of the three atoms measured
         hours = one.frames * million * 1e-6 * (1 + (one.atoms - 3) / 30) / 3600
         batches = one.frames * one.atoms / assumed("atoms")
-        lines.append(
-            f"| {one.name} | {one.frames:.3g} | {1e-9 * one.frames * one.atoms * p.disk:.1f} | {hours:.1f} | {batches:,.0f} |"
-        )
+        size = 1e-9 * one.frames * one.atoms * p.disk
+        lines.append(f"| {one.name} | {one.frames:.3g} | {size:.1f} | {hours:.1f} | {batches:,.0f} |")
     lines += ["", "| set, epochs | preset | GPUs | hours | steps | GPU ms a step | exchange, ms | cores a GPU needs | "
               "index, GiB a node | what breaks first |", "|---|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
     for one in SETS:
