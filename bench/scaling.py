@@ -30,6 +30,8 @@ ASSUMED = {
     "updates": (50_000.0, "steps that a training needs, whatever its batch"),
 }
 GPUS = (1, 8, 64, 512)
+# per frame in each process that reads: ends of atoms and of info, labels, kind, chosen rows, order of the epoch
+INDEX_BYTES = 8 + 8 + 1 + 4 + 8 + 8
 
 
 @dataclass(frozen=True)
@@ -89,12 +91,6 @@ def pipelines(measured: dict[str, Any]) -> dict[str, Pipeline]:
     }
 
 
-def index_bytes(measured: dict[str, Any]) -> float:
-    """Bytes of columns, positions and order per frame, for each process that reads (`prepared.read.Store`)."""
-    del measured
-    return 8 + 8 + 1 + 4 + 8 + 8  # ends of atoms and of info, labels, kinds, rows, order of the epoch
-
-
 def exchange(parameters: int, gpus: int) -> float:
     """Seconds of the all-reduce of one step: 4 bytes a weight, sent and received once around the ring."""
     if gpus == 1:
@@ -116,7 +112,7 @@ def prediction(one: Set, preset: str, gpus: int, measured: dict[str, Any]) -> di
     step = max(compute + sending, feed / assumed("cores"))
     steps = one.frames * one.epochs / (batch * gpus)
     processes = (1 + assumed("cores")) * min(gpus, assumed("GPUs per node"))
-    index = index_bytes(measured) * one.frames * processes / 2**30
+    index = INDEX_BYTES * one.frames * processes / 2**30
     loads = {
         "feeding the GPUs (CPU cores)": feed / assumed("cores") / (compute + sending),
         "exchange of gradients": 10 * sending / compute,  # a tenth of a step is bearable

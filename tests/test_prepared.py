@@ -26,6 +26,7 @@ from ase.io import write
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from potential import Statistics, build
 from potential.checkpoint import read as read_tensors
 from train.buckets import bucketed
 from train.cli import main as train
@@ -34,6 +35,8 @@ from train.config import Config, Data, Weights
 from train.data.dataset import Frame, read
 from train.data.weights import weigh
 from train.doctor.cli import main as doctor
+from train.evaluate import predict_all
+from train.fit import prepare_job
 from train.prepared import sources
 from train.prepared.cli import main as prepare
 from train.prepared.read import open_prepared
@@ -175,6 +178,49 @@ def test_training_from_a_prepared_set_gives_the_same_bits(folder: Path) -> None:
     with h5py.File("memory/predictions.h5") as a, h5py.File("stream/predictions.h5") as b:
         for name in ("frame", "forces_predicted", "energy_reference"):
             np.testing.assert_array_equal(a["valid"][name], b["valid"][name])
+
+
+def test_facts_of_samples_are_the_same(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a set larger than the samples, in memory and streamed; and other than those of all frames."""
+    write("train.xyz", mixed(60))
+    assert prepare(["train.xyz", "--output", "set.h5"]) == 0
+    facts = []
+    for file, most in (("train.xyz", 10), ("set.h5", 10), ("set.h5", 100)):
+        monkeypatch.setattr("train.columns.SAMPLE", most)
+        monkeypatch.setattr("train.columns.EACH", 2)
+        config = Config(data=Data(train=(file,), allow_missing=True), model={"preset": "tiny"})
+        job = prepare_job(config, folder)
+        facts.append((job.potential.statistics, job.e0.e0))
+        sampled = any("measured on" in why for why in job.why)
+        assert sampled == (most == 10)
+    assert facts[0] == facts[1]
+    assert facts[1] != facts[2]
+
+
+def test_predictions_of_large_sets_are_sampled(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Errors of test frames are over all of them, however many are held at a time; predictions are of a few."""
+    write_frames(Path("set.h5"), many(27))
+    graphs = {
+        "train": Stream(open_prepared("set.h5"), 6.0),
+        "test": Stream(open_prepared("set.h5").take(range(20)), 6.0),
+    }
+    facts = Statistics(("H", "N", "F"), (0.0, 0.0, 0.0), 1.0, 2.0)
+    potential = build({"channels": 16, "cutoff": 6.0}, facts)
+    whole, _, nothing = predict_all(potential, graphs, "cpu")
+    assert nothing == []
+    monkeypatch.setattr("train.evaluate.PREDICTED", 7)
+    monkeypatch.setattr("train.evaluate.EVALUATION_ATOMS", 4)
+    monkeypatch.setattr("train.evaluate.evaluate_parts.__defaults__", (8,))
+    errors, predictions, told = predict_all(potential, graphs, "cpu")
+    assert errors["test"]["frames"] == 20
+    for key, value in whole["test"].items():
+        assert errors["test"][key] == (None if value is None else pytest.approx(value, rel=1e-5)), key
+    assert errors["train"]["frames"] == 7
+    assert (
+        "train: predictions of 7 of 27 frames, evenly spaced, are kept, and its errors are over these" in told
+    )
+    assert predictions["test"][1].tolist() == [0, 2, 5, 8, 11, 14, 17]
+    assert len(predictions["test"][0].forces) == 7 * 2
 
 
 @pytest.mark.parametrize(
