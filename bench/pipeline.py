@@ -284,9 +284,13 @@ def stage_stream(path: Path, steps: int) -> dict[str, Any]:
                 "median_ms": 1e3 * float(np.median(times)),
                 "ms_per_atom": 1e3 * sum(times) / atoms,
             }
+    frames = job.sets.frames["train"]
+    order = np.random.default_rng(1).permutation(len(frames))[:1000]
+    reading = cpu(lambda: [frames[int(k)] for k in order]) / len(order)
     return {
         "start_up_cpu_seconds": ready,
-        "frames": len(job.sets.frames["train"]),
+        "random_read_us": 1e6 * reading,
+        "frames": len(frames),
         "batches": len(batches),
         "batch_size": fit.batch_size,
         "steps": steps * len(PLACES),
