@@ -16,7 +16,7 @@ import lzma
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -174,8 +174,12 @@ def storage(work: Path, source: Path) -> dict[str, Any]:
     import h5py
 
     rows = {}
-    silicon = list(_read(ROOT / "data" / "mlearn" / "Si_train.extxyz.xz"))
-    for name, frames in {"QM9": list(qm9(source, 2000)), "silicon": silicon}.items():
+    sets = {
+        "QM9": list(qm9(source, 2000)),
+        "acetylacetone": _read(ROOT / "data" / "acac" / "train_300K.xyz.xz"),
+        "silicon": _read(ROOT / "data" / "mlearn" / "Si_train.extxyz.xz"),
+    }
+    for name, frames in sets.items():
         graphs = [from_atoms(f.atoms, 5.0) for f in frames]
         path = work / "edges.h5"
         ends = np.concatenate([[0], np.cumsum([len(g.center) for g in graphs])])
@@ -211,7 +215,7 @@ def storage(work: Path, source: Path) -> dict[str, Any]:
     return {"cutoff": 5.0, "sets": rows}
 
 
-def _read(path: Path) -> Sequence[Frame]:
+def _read(path: Path) -> list[Frame]:
     from train.data.dataset import read
 
     return read(path)[0]
