@@ -32,6 +32,7 @@ from train.config import Config, Data, Fit
 from train.data.dataset import Frame
 from train.data.keys import Keys
 from train.fit import Job, prepare_job
+from train.parallel import Ranks
 from train.prepared.read import open_prepared
 from train.prepared.write import prepare_files, write_frames
 from train.run import start
@@ -119,7 +120,7 @@ def watched(*arguments: str) -> dict[str, Any]:
 def make_job(path: Path, **fit: Any) -> Job:
     """A run on a prepared set at preset small, made ready."""
     config = Config(data=Data(train=(str(path),)), model={"preset": "small"}, fit=Fit(epochs=1, **fit))
-    return prepare_job(config, Path("unused"))
+    return prepare_job(config, Path("unused"), Ranks())
 
 
 def overhead(work: Path, source: Path) -> dict[str, Any]:

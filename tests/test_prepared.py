@@ -35,8 +35,8 @@ from train.config import Config, Data, Weights
 from train.data.dataset import Frame, read
 from train.data.weights import weigh
 from train.doctor.cli import main as doctor
-from train.evaluate import predict_all
 from train.fit import prepare_job
+from train.parallel import Ranks, predict_all
 from train.prepared import sources
 from train.prepared.cli import main as prepare
 from train.prepared.read import open_prepared
@@ -189,7 +189,7 @@ def test_facts_of_samples_are_the_same(folder: Path, monkeypatch: pytest.MonkeyP
         monkeypatch.setattr("train.columns.SAMPLE", most)
         monkeypatch.setattr("train.columns.EACH", 2)
         config = Config(data=Data(train=(file,), allow_missing=True), model={"preset": "tiny"})
-        job = prepare_job(config, folder)
+        job = prepare_job(config, folder, Ranks())
         facts.append((job.potential.statistics, job.e0.e0))
         sampled = any("measured on" in why for why in job.why)
         assert sampled == (most == 10)
@@ -206,12 +206,12 @@ def test_predictions_of_large_sets_are_sampled(folder: Path, monkeypatch: pytest
     }
     facts = Statistics(("H", "N", "F"), (0.0, 0.0, 0.0), 1.0, 2.0)
     potential = build({"channels": 16, "cutoff": 6.0}, facts)
-    whole, _, nothing = predict_all(potential, graphs, "cpu")
+    whole, _, nothing = predict_all(Ranks(), potential, graphs, "cpu")
     assert nothing == []
-    monkeypatch.setattr("train.evaluate.PREDICTED", 7)
+    monkeypatch.setattr("train.parallel.PREDICTED", 7)
     monkeypatch.setattr("train.evaluate.EVALUATION_ATOMS", 4)
     monkeypatch.setattr("train.evaluate.evaluate_parts.__defaults__", (8,))
-    errors, predictions, told = predict_all(potential, graphs, "cpu")
+    errors, predictions, told = predict_all(Ranks(), potential, graphs, "cpu")
     assert errors["test"]["frames"] == 20
     for key, value in whole["test"].items():
         assert errors["test"][key] == (None if value is None else pytest.approx(value, rel=1e-5)), key

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from train.config import PRESETS, TUNING, Config, check, set_name
-from train.options import add_files, add_labels, add_start, data_settings
+from train.options import add_feeding, add_files, add_labels, add_start, data_settings
 from train.toml import parse_assignment, read_toml, update
 
 EXAMPLES = """examples:
@@ -40,8 +40,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--preset", help="size of the network: tiny, small, medium or large (default: from the data)"
     )
-    p.add_argument("--batch-atoms", type=int, metavar="N", help="most atoms per step (default: no limit)")
-    p.add_argument("--workers", type=int, metavar="N", help="processes that read a prepared set (default: 0)")
+    add_feeding(p)
     p.add_argument("--seed", type=int, help="of weights, split and shuffling (default: 0)")
     p.add_argument("--device", help="cpu or cuda (default: cpu)")
     p.add_argument(

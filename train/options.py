@@ -44,6 +44,12 @@ def add_start(p: argparse.ArgumentParser) -> None:
     )
 
 
+def add_feeding(p: argparse.ArgumentParser) -> None:
+    """How frames come to a step of training."""
+    p.add_argument("--batch-atoms", type=int, metavar="N", help="most atoms per step (default: no limit)")
+    p.add_argument("--workers", type=int, metavar="N", help="processes that read a prepared set (default: 0)")
+
+
 def add_labels(p: argparse.ArgumentParser, gaps: bool = True) -> None:
     """Names and units of the labels, and with `gaps` whether some frames may lack them."""
     labels = p.add_argument_group("labels (found; in eV and Å unless the file or you say otherwise)")
