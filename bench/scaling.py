@@ -154,19 +154,24 @@ def tables(measured: dict[str, Any]) -> str:
         if name != "Si512":
             rate = 1 / (30 * seconds)
             lines.append(f"| {preset}, {name} | {1e3 * seconds:.2f} | {rate:.0f} | {n:,} | {8e-6 * n:.1f} |")
-    million = measured["text_prepare"]["us_per_frame"]
+    parse = measured["text_prepare"]["us_per_frame"]
     lines += [
         "",
-        "| set | frames | on disk, GB | prepare, core hours | steps of 1 epoch, 1 GPU |",
-        "|---|---|---|---|---|",
+        "| set | frames | on disk, GB | prepare, core hours | start-up, s | steps of 1 epoch, 1 GPU |",
+        "|---|---|---|---|---|---|",
     ]
+    qm9, million = measured["qm9_stream"], measured["million_stream"]
+    (small, n_small), (large, n_large) = ((r["start_up_cpu_seconds"], r["frames"]) for r in (qm9, million))
     for one in SETS:
         p = pipelines(measured)[one.like]
         # text of more atoms takes longer to parse: by the bytes, beside those of the three atoms measured
-        hours = one.frames * million * 1e-6 * (1 + (one.atoms - 3) / 30) / 3600
+        hours = one.frames * parse * 1e-6 * (1 + (one.atoms - 3) / 30) / 3600
         batches = one.frames * one.atoms / assumed("atoms")
+        start = small + (large - small) * (one.frames - n_small) / (n_large - n_small)
         size = 1e-9 * one.frames * one.atoms * p.disk
-        lines.append(f"| {one.name} | {one.frames:.3g} | {size:.1f} | {hours:.1f} | {batches:,.0f} |")
+        lines.append(
+            f"| {one.name} | {one.frames:.3g} | {size:.1f} | {hours:.1f} | {start:.0f} | {batches:,.0f} |"
+        )
     lines += ["", "| set, epochs | preset | GPUs | hours | steps | GPU ms a step | exchange, ms | cores a GPU needs | "
               "index, GiB a node | what breaks first |", "|---|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
     for one in SETS:
