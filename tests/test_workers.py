@@ -15,21 +15,36 @@ from train.workers import answering
 ROOT = Path(__file__).parents[1]
 
 
-def fail(k: int) -> int:
-    if k == 3:
-        raise ValueError("three")
-    if k == 5:
-        os._exit(9)
-    return k
-
-
 def test_errors_of_processes_are_told() -> None:
-    with answering(fail, 2) as answers:
-        assert list(answers([1, 2, 4])) == [1, 2, 4]
-        with pytest.raises(ValueError, match="three"):
-            list(answers([1, 2, 3, 4]))
+    """`eval` answers: it can be imported everywhere."""
+    with answering(eval, 2) as answers:
+        assert list(answers(["1 + 1", "2 + 2", "3 + 3"])) == [2, 4, 6]
+        with pytest.raises(ValueError, match="invalid literal"):
+            list(answers(["1", "2", "int('three')", "4"]))
+        with pytest.raises(RuntimeError, match="ZeroDivisionError"):
+            list(answers(["1 / 0"]))
+        assert list(answers(["5"])) == [5]
         with pytest.raises(ValueError, match="a worker process has ended"):
-            list(answers([1, 5, 6, 7, 8, 9]))
+            list(answers(["1", "__import__('os')._exit(9)", "3", "4", "5", "6"]))
+
+
+def test_a_script_is_not_run_again(tmp_path: Path) -> None:
+    """As multiprocessing would, where it has no guard; nor is a file of the user's imported for ours."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/train.py").write_text("raise SystemExit('not this one')")
+    (tmp_path / "script.py").write_text(
+        "from train.workers import answering\nprint('once')\n"
+        "with answering(abs, 1) as answers:\n    print(list(answers([-3])))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "script.py")],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=tmp_path / "elsewhere",
+        check=True,
+    )
+    assert done.stdout == "once\n[3]\n"
 
 
 def test_processes_end_with_a_killed_parent(tmp_path: Path) -> None:

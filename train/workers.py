@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import signal
+import subprocess
+import sys
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import count
+from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
@@ -23,8 +25,9 @@ def answering(
 ) -> Iterator[Callable[[Iterable[Question]], Iterator[Answer]]]:
     """A map over questions by `n` processes; 0: by this one, when an answer is asked for.
 
-    `answer` and what it holds is sent to every process once. Each process has a pipe of its own, so that it meets
-    the end of the pipe, and ends, however its parent ends.
+    `answer`, which must be something that can be imported, and what it holds is sent to every process once. Each has a
+    pipe of its own, so that it meets the end of the pipe, and ends, however its parent ends. They are plain
+    interpreters: those of multiprocessing would run a script of the user's again.
 
     Raises:
         ValueError: as raised by `answer`, or a process that was killed.
@@ -32,22 +35,23 @@ def answering(
     if not n:
         yield lambda questions: map(answer, questions)
         return
-    context = multiprocessing.get_context("spawn")  # a copy of a process with threads may hang
     pipes: list[Connection] = []
-    processes = []
+    processes: list[subprocess.Popen[bytes]] = []
     try:
         for _ in range(n):
-            here, there = context.Pipe()
-            processes.append(context.Process(target=_serve, args=(there, answer), daemon=True))
-            processes[-1].start()
-            there.close()
+            here, there = Pipe()
             pipes.append(here)
+            code = f"import sys; sys.path[:] = {sys.path!r}; from train.workers import serve"
+            code += f"; serve({there.fileno()})"
+            with there:
+                processes.append(subprocess.Popen([sys.executable, "-c", code], pass_fds=[there.fileno()]))
+            _talk(here.send, answer)
         yield lambda questions: _in_order(pipes, questions)
     finally:
         for pipe in pipes:
             pipe.close()
         for process in processes:
-            process.join()
+            process.wait()
 
 
 def _in_order(pipes: list[Connection], questions: Iterable[Any]) -> Iterator[Any]:
@@ -87,10 +91,13 @@ def _talk(action: Callable[..., Any], *what: Any) -> Any:
         ) from error
 
 
-def _serve(pipe: Connection, answer: Callable[[Any], Any]) -> None:
+def serve(handle: int) -> None:
+    """The life of a worker process: it answers until there is nobody to answer to."""
     for number in (signal.SIGINT, signal.SIGTERM):  # of the whole group; the parent decides when to end
         signal.signal(number, signal.SIG_IGN)
+    pipe = Connection(handle)
     with contextlib.suppress(EOFError, OSError):
+        answer = pipe.recv()
         while True:
             question = pipe.recv()
             try:
