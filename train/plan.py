@@ -27,7 +27,6 @@ from train.step import Failed, NotFinite, OutOfMemory, recover, train_step
 from train.stream import n_atoms
 
 STEPS = 15000  # updates of a run whose length is not given
-TUNING_STEPS = 3000  # of one that starts from a saved potential
 
 
 def elements(frames: Sequence[Frame]) -> tuple[str, ...]:
@@ -80,9 +79,8 @@ def choose_fit(fit: Fit, frames: Sequence[Frame]) -> tuple[Fit, list[str]]:
         why.append(f"batch size {size}: structures of {mean_atoms:.0f} atoms on average")
     if not fit.epochs and not fit.minutes:
         n_batches = len(epoch_batches(of_frames, fit, 0))
-        steps = TUNING_STEPS if fit.start else STEPS
-        fit = replace(fit, epochs=max(10, math.ceil(steps / n_batches)))
-        why.append(f"{fit.epochs} epochs: about {steps:,} updates of {n_batches} batches an epoch")
+        fit = replace(fit, epochs=max(10, math.ceil(STEPS / n_batches)))
+        why.append(f"{fit.epochs} epochs: about {STEPS:,} updates of {n_batches} batches an epoch")
     if fit.batch_atoms:
         batches = epoch_batches(of_frames, fit, 0)
         part = filled(of_frames, batches, fit.batch_atoms)
