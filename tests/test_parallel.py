@@ -16,6 +16,7 @@ import torch
 from ase.io import read, write
 
 from potential.checkpoint import read as read_tensors
+from train.prepared.cli import main as prepare
 
 DATA = Path(__file__).parents[1] / "data"
 # 9 frames train, in batches of 4, 4 and 1: in the last, and among the validation frames, a rank gets none.
@@ -124,6 +125,20 @@ def test_two_ranks_are_one(folder: Path) -> None:
         for key in ("frame", "n_atoms", "atomic_numbers", "energy_predicted", "forces_predicted"):
             np.testing.assert_allclose(a["train"][key][:], b["train"][key][:], atol=1e-8)
     assert json.loads((folder / "two/sessions.json").read_text())[0]["ranks"] == 2
+
+
+def test_two_ranks_stream_a_prepared_set(folder: Path) -> None:
+    """Each with a worker of its own, batches bounded by atoms: the run of one process on frames in memory."""
+    assert prepare([str(folder / "train.xyz"), "--output", str(folder / "set.h5")]) == 0
+    options = [*OPTIONS[1:], "--epochs", "2", "--batch-atoms", "45"]
+    memory, stream = launch(
+        folder,
+        [1, ["train.xyz", *options, "--output", "memory"]],
+        [2, ["set.h5", *options, "--workers", "1", "--output", "stream"]],
+    )
+    assert memory["codes"] + stream["codes"] == [0, 0, 0], (memory, stream)
+    assert distance(folder / "memory", folder / "stream") < 1e-10
+    np.testing.assert_allclose(metrics(folder / "stream"), metrics(folder / "memory"), rtol=1e-9)
 
 
 def test_ranks_stop_and_fail_together(folder: Path) -> None:

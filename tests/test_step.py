@@ -8,6 +8,7 @@ import lzma
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -124,8 +125,8 @@ def past_trial(run: Run) -> bool:
 def poison(monkeypatch: pytest.MonkeyPatch, spoils: Callable[[Run, Sequence[Sample]], bool]) -> None:
     whole = step.gradient
 
-    def poisoned(run: Run, samples: Sequence[Sample], fit: Fit) -> tuple[float, step.Sums]:
-        value, sums = whole(run, samples, fit)
+    def poisoned(run: Run, samples: Sequence[Sample], fit: Fit, *counts: Any) -> tuple[float, step.Sums]:
+        value, sums = whole(run, samples, fit, *counts)
         return (float("nan") if spoils(run, samples) else value), sums
 
     monkeypatch.setattr(step, "gradient", poisoned)
@@ -209,7 +210,7 @@ def test_out_of_memory_elsewhere_is_explained(
     def full(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("train.loop.evaluate", full)
+    monkeypatch.setattr("train.loop.shared_errors", full)
     assert main(["train.xyz", *QUICK, "--epochs", "1", "--output", "run"]) == 1
     assert "out of memory outside the gradient of a step (MemoryError)" in capsys.readouterr().err
 
