@@ -20,7 +20,8 @@ from typing import Any
 
 from bench.provenance import ROOT, provenance, spell
 
-OURS = "potential-train"
+OURS = "potential-train"  # with its own choice of preset
+PRESETS = ("tiny", "small", "medium", "large")  # ours as well
 PEERS = {  # options of mace_fit.py; a first guess, see README.md
     "mace-64": ("--hidden", "64x0e", "--optimizer", "soap", "--learning-rate", "0.005", "--max-ell", "2"),
     "mace-stock": ("--hidden", "128x0e+128x1o", "--optimizer", "adam", "--learning-rate", "0.01"),
@@ -61,7 +62,7 @@ class Job:
 
 def arguments() -> argparse.Namespace:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--contestants", nargs="+", choices=(OURS, *PEERS), default=[OURS, *PEERS])
+    p.add_argument("--contestants", nargs="+", choices=(OURS, *PRESETS, *PEERS), default=[OURS, *PEERS])
     p.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     p.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     p.add_argument("--minutes", type=float, default=10.0, help="of training, wall time")
@@ -91,9 +92,10 @@ def command(job: Job, args: argparse.Namespace, output: Path) -> list[str]:
     files = SETS[job.data]
     train, *tests = [str((args.data / name).resolve()) for name in (files.train, *files.tests)]
     shared = ["--test", *tests, "--seed", str(job.seed)]
-    if job.contestant == OURS:
+    if job.contestant not in PEERS:
+        chosen = ["--preset", job.contestant] if job.contestant in PRESETS else []
         start = [sys.executable, "-c", "import sys; from train.cli import main; sys.exit(main())"]
-        return [*start, train, *shared, "--minutes", str(job.minutes), "--output", str(output)]
+        return [*start, train, *shared, *chosen, "--minutes", str(job.minutes), "--output", str(output)]
     start = [args.python, str(Path(__file__).with_name("mace_fit.py"))]
     length = ["--seconds", str(60 * job.minutes), "--threads", str(job.threads)]
     recipe = [*PEERS[job.contestant], *files.peers]
@@ -106,7 +108,7 @@ def perform(job: Job, args: argparse.Namespace) -> dict[str, Any]:
     name = f"{job.data}-{job.contestant}-{job.minutes:g}min-{job.threads}-{job.seed}"
     while (output := args.runs.resolve() / f"{name}-{number}").exists():
         number += 1  # what a killed run left is not continued: its clock is lost
-    if job.contestant != OURS:
+    if job.contestant in PEERS:
         output.mkdir(parents=True)
     words = command(job, args, output)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -116,7 +118,7 @@ def perform(job: Job, args: argparse.Namespace) -> dict[str, Any]:
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     summary = json.loads((output / "summary.json").read_text())
     steps = summary.get("steps")
-    if job.contestant == OURS:
+    if job.contestant not in PEERS:
         steps = json.loads((output / "metrics.jsonl").read_text().splitlines()[-1])["step"]
     tests = [Path(name).name.split(".")[0] for name in SETS[job.data].tests]
     return {
