@@ -82,6 +82,7 @@ def read(path: Path | str) -> tuple[dict[str, Any], dict[str, Tensor]]:
         struct.error,
         AttributeError,
         LookupError,
+        RecursionError,
         TypeError,
         ValueError,
     ) as error:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from train.data.dataset import Frame, read
-from train.data.hdf5 import write_hdf5
+from train.data.hdf5 import NAMES, _digest, write_hdf5
 from train.data.keys import Keys
 
 numbers = st.floats(-1e6, 1e6, allow_nan=False)
@@ -71,6 +71,14 @@ def test_round_trip_is_bit_exact(tmp_path: Path, written: list[Frame]) -> None:
     assert found.units == "eV, Ang: as the file says"
 
 
+def from_elsewhere(path: Path) -> Path:
+    """As a program that knows only HDF5 writes it: without the user block."""
+    data = path.read_bytes()
+    assert data.startswith(b"equiv-potential frames sha256 ")
+    path.write_bytes(data[512:])
+    return path
+
+
 def waters(n: int = 3) -> list[Frame]:
     rng = np.random.default_rng(5)
     out = []
@@ -118,6 +126,7 @@ def test_given_units_are_for_files_that_say_none(tmp_path: Path) -> None:
 
 def test_other_units_in_the_file(tmp_path: Path) -> None:
     write_hdf5(tmp_path / "a.h5", waters())
+    from_elsewhere(tmp_path / "a.h5")
     with h5py.File(tmp_path / "a.h5", "r+") as file:
         file.attrs["energy_unit"] = "kcal/mol"
     assert read(tmp_path / "a.h5")[0][0].energy == pytest.approx(-2080.0 / 23.060548, rel=1e-6)
@@ -130,8 +139,11 @@ def test_other_units_in_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["positions", "forces", "energy", "atomic_numbers", "pbc", "n_atoms", "cell"]
 )
-def test_every_changed_bit_is_noticed(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("block", [True, False])
+def test_every_changed_bit_is_noticed(tmp_path: Path, name: str, block: bool) -> None:
     write_hdf5(tmp_path / "a.h5", waters())
+    if not block:
+        from_elsewhere(tmp_path / "a.h5")
     with h5py.File(tmp_path / "a.h5", "r+") as file:
         values = file[name][()]
         file[name].write_direct(
@@ -139,15 +151,36 @@ def test_every_changed_bit_is_noticed(tmp_path: Path, name: str) -> None:
                 values.dtype
             )
         )
-    with pytest.raises(ValueError, match=r"a\.h5: the content does not match its checksum.*damaged"):
+    with pytest.raises(ValueError, match=r"a\.h5: .*content does not match its checksum.*damaged"):
         read(tmp_path / "a.h5")
+
+
+def test_sizes_that_contradict_each_other(tmp_path: Path) -> None:
+    """With a checksum of its own, from another program: no frame or atom may be left out."""
+    for name in ("positions", "energy", "forces", "pbc", "info", "n_atoms"):
+        write_hdf5(tmp_path / "a.h5", waters())
+        with h5py.File(from_elsewhere(tmp_path / "a.h5"), "r+") as file:
+            content = {n: file[n].asstr()[()] if n == "info" else file[n][()] for n in NAMES}
+            content[name] = content[name][:-1]
+            del file[name]
+            file.create_dataset(
+                name, data=content[name], dtype=None if name != "info" else h5py.string_dtype()
+            )
+            file.attrs["sha256"] = _digest(content)
+        with pytest.raises(ValueError, match=r"a\.h5: .*has shape"):
+            read(tmp_path / "a.h5")
 
 
 def test_damaged_other_version_and_other_kind(tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
     write_hdf5(path, waters(200))
     data = path.read_bytes()
-    for cut in (data[: len(data) // 2], b"no HDF5", data[:100]):
+    for cut in (data[: len(data) // 2], b"no HDF5", data[:100], data[1:], data + b"\0"):
+        path.write_bytes(cut)
+        with pytest.raises(ValueError, match=r"a\.h5: no HDF5 file, or .*checksum.*damaged, truncated"):
+            read(path)
+    data = data[512:]
+    for cut in (data[: len(data) // 2], data[:100]):
         path.write_bytes(cut)
         with pytest.raises(ValueError, match=r"a\.h5: cannot be read as HDF5 .*damaged or truncated"):
             read(path)

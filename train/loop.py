@@ -177,8 +177,9 @@ def cut_metrics(directory: Path, step: int) -> None:
     if not path.exists():
         return
     kept = []
-    for text in path.read_text(encoding="utf-8").splitlines():
-        with contextlib.suppress(json.JSONDecodeError):  # the last line of a killed run may be cut
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        # the last line of a killed run may be cut, any line of a damaged file may be anything
+        with contextlib.suppress(json.JSONDecodeError, KeyError, RecursionError, TypeError):
             line = json.loads(text)
             if line["step"] <= step:
                 kept.append(line)

@@ -73,7 +73,18 @@ def sha256(path: Path) -> str:
 
 
 def sessions(directory: Path) -> list[dict[str, Any]]:
-    """What `sessions.json` of a run directory holds; nothing where there is none."""
+    """What `sessions.json` of a run directory holds; nothing where there is none.
+
+    Raises:
+        ValueError: a damaged file.
+    """
     path = directory / "sessions.json"
-    found: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    if not path.is_file():
+        return []
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        found = error
+    if not isinstance(found, list):
+        raise ValueError(f"{path}: no list of sessions ({found}); the file is damaged: restore or remove it")
     return found

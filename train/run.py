@@ -120,5 +120,5 @@ def load_state(run: Run, path: Path) -> None:
         run.ema.load_state_dict(content["ema"])
         for name in COUNTERS:
             setattr(run, name, content[name])
-    except (KeyError, RuntimeError, ValueError) as error:
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: the state belongs to another model or optimizer: {error}") from error

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
+from ase.data import chemical_symbols
 from ase.geometry import minkowski_reduce
 from numpy.typing import NDArray
 
@@ -27,6 +28,7 @@ from train.data.labels import (
 
 Array = NDArray[np.float64]
 
+HUGE = 1e15  # in any unit; what is larger is a damaged number, and its square would overflow
 ALONE = 8.0  # Å; an atom whose periodic images are all farther than this is an isolated atom
 
 
@@ -159,6 +161,9 @@ def _frame(
 ) -> Frame:
     where = f"{origin[0]}, frame {origin[1]}"
     length = LENGTH_UNITS[keys.length_unit_used]
+    _refuse_unknown_elements(atoms, where)
+    _refuse_huge(atoms.positions, "positions", where)
+    _refuse_huge(atoms.cell.array, "the cell", where)
     structure = Atoms(
         numbers=atoms.numbers,
         positions=atoms.positions * length,
@@ -189,6 +194,15 @@ def _frame(
     )
 
 
+def _refuse_unknown_elements(atoms: Atoms, where: str) -> None:
+    odd = np.flatnonzero((atoms.numbers < 1) | (atoms.numbers >= len(chemical_symbols)))
+    if len(odd):
+        raise ValueError(
+            f"{where}, atom {odd[0]}: atomic number {atoms.numbers[odd[0]]} (X is 0) is no element; correct or "
+            "remove this frame"
+        )
+
+
 def _numbers(value: Any, name: str | None, where: str) -> Array | None:
     if value is None:
         return None
@@ -197,7 +211,18 @@ def _numbers(value: Any, name: str | None, where: str) -> Array | None:
         raise ValueError(
             f"{where}: '{name}' is {str(value)[:60]!r}; expected numbers; correct it or remove this frame"
         )
-    return array.astype(np.float64)
+    array = array.astype(np.float64)
+    _refuse_huge(array, f"'{name}'", where)
+    return array
+
+
+def _refuse_huge(values: Array, name: str, where: str) -> None:
+    huge = values[np.isfinite(values) & (np.abs(values) > HUGE)]
+    if huge.size:
+        raise ValueError(
+            f"{where}: {name} holds {huge[0]:g}, which nothing measures; the file is damaged: correct or remove "
+            "this frame"
+        )
 
 
 def _shape_error(where: str, label: str, name: str | None, got: Array, expected: str) -> str:
@@ -220,12 +245,13 @@ def _stress(value: Array, name: str, atoms: Atoms, keys: Keys, where: str) -> Ar
                 where, "stress", name, value, "(3, 3), 9 numbers or 6 in the order xx yy zz yz xz xy"
             )
         )
-    if np.abs(value - value.T).max() > 0.1 * np.abs(value).max() + 1e-4:
+    finite = bool(np.isfinite(value).all())
+    if finite and np.abs(value - value.T).max() > 0.1 * np.abs(value).max() + 1e-4:
         raise ValueError(
             f"{where}: '{name}' is not symmetric ({value.tolist()}); a stress must be; check the order of "
             "its components, or leave it out with --stress-key none"
         )
-    value = 0.5 * (value + value.T)
+    value = 0.5 * (value + value.T) if finite else value
     if not atoms.pbc.all():
         return None
     if not is_virial(name):

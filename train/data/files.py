@@ -1,25 +1,20 @@
-"""A data file of any kind ase.io.read knows, npz or HDF5 -> list of Atoms; errors name file, frame and remedy.
-
-extxyz is cut into frames here and each frame is parsed by ASE on its own: ASE alone stops at the first blank
-line without a word, ignores surplus columns, and does not say which frame is damaged.
-"""
+"""A data file of any kind ase.io.read knows, npz or HDF5 -> list of Atoms; errors name file, frame and remedy."""
 
 from __future__ import annotations
 
 import bz2
 import gzip
 import lzma
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from glob import glob, has_magic
 from io import BytesIO, StringIO
 from pathlib import Path
 
 from ase import Atoms
-from ase.io.extxyz import read_xyz
 from ase.io.formats import UnknownFileTypeError, filetype, get_ioformat
 from ase.io.formats import read as ase_read
 
+from train.data.extxyz import read_extxyz
 from train.data.hdf5 import read_hdf5
 from train.data.keys import ASE_UNITS, Said
 from train.data.npz import read_npz
@@ -28,7 +23,6 @@ DECOMPRESS = {".xz": lzma.decompress, ".gz": gzip.decompress, ".bz2": bz2.decomp
 MAGIC = {b"\xfd7zXZ": ".xz", b"\x1f\x8b": ".gz", b"BZh": ".bz2"}
 EXTXYZ, HDF5 = (".xyz", ".extxyz"), (".h5", ".hdf5")
 DATABASES = ("db", "json")
-PROPERTIES = re.compile(r"""\bProperties\s*=\s*["']?([^\s"']+)""")
 
 
 def expand(patterns: Sequence[str]) -> list[str]:
@@ -103,109 +97,6 @@ def _unpack(path: Path, source: str) -> tuple[bytes, Path]:
             f"rename it to {path.name}{packed}"
         )
     return data, path
-
-
-def read_extxyz(data: bytes, source: str, first: tuple[int, int] = (0, 0)) -> list[Atoms]:
-    """The frames of extended XYZ; `first`: number of the first frame and of its line, for errors.
-
-    Raises:
-        ValueError: anything that is not valid, with its place.
-    """
-    try:
-        text = data.decode("utf-8-sig").replace("\r\n", "\n")
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{source}: named as extended XYZ but holds binary data ({error.reason} at byte {error.start}); "
-            "correct the extension or convert the file to extxyz"
-        ) from error
-    frames = []
-    for index, lines in _blocks(text, source, first):
-        try:
-            frames.append(next(read_xyz(StringIO("\n".join(lines) + "\n"), index=0)))
-        except (
-            Exception
-        ) as error:  # ASE raises whatever its parser meets: KeyError, TypeError, IndexError, ...
-            raise ValueError(
-                f"{source}, frame {index}: not valid extended XYZ ({type(error).__name__}: {error}); "
-                f"comment line: {lines[1][:160]!r}; correct or remove this frame"
-            ) from error
-    return frames
-
-
-def _blocks(text: str, source: str, first: tuple[int, int]) -> Iterator[tuple[int, list[str]]]:
-    """The lines of each frame: atom count, comment, atoms, VEC lines if any. Blank lines are skipped."""
-    lines = text.split("\n")
-    at, index = 0, first[0]
-    while at < len(lines):
-        if not lines[at].strip():
-            at += 1
-            continue
-        line = first[1] + at + 1
-        n_atoms = count(lines[at], source, index, line)
-        end = at + 2 + n_atoms
-        rows = [line for line in lines[at + 2 : end] if line.strip()]
-        if len(rows) < n_atoms:
-            raise ValueError(
-                f"{source}, frame {index} (line {line}): truncated, {len(rows)} atoms found but the header "
-                f"says {n_atoms}; copy the file again or remove this frame"
-            )
-        _check_columns(lines[at + 1], rows, f"{source}, frame {index}")
-        if end == len(lines):
-            _check_last_number(rows, f"{source}, frame {index}")
-        while end < len(lines) and lines[end].lstrip().startswith("VEC"):
-            end += 1
-        yield index, lines[at:end]
-        at, index = end, index + 1
-
-
-def count(text: str, source: str, index: int, line: int) -> int:
-    """The number of atoms that begins frame `index`.
-
-    Raises:
-        ValueError: anything else.
-    """
-    try:
-        n_atoms = int(text)
-    except ValueError:
-        n_atoms = 0
-    if n_atoms < 1:
-        why = (
-            "the file may not be extended XYZ"
-            if index == 0
-            else f"the atom count of frame {index - 1} may be wrong"
-        )
-        raise ValueError(
-            f"{source}, frame {index} (line {line}): expected the number of atoms, got "
-            f"{text.strip()[:60]!r}; {why}; correct the file or its extension"
-        )
-    return n_atoms
-
-
-def _check_columns(comment: str, rows: list[str], where: str) -> None:
-    """As many columns as `Properties` announces: ASE drops surplus ones in silence."""
-    found = PROPERTIES.search(comment)
-    if not found:
-        return
-    widths = found.group(1).split(":")[2::3]
-    if not all(w.isdigit() for w in widths):
-        return  # ASE says what is wrong with the Properties entry itself
-    expected = sum(map(int, widths))
-    for atom, row in enumerate(rows):
-        if len(row.split()) != expected:
-            raise ValueError(
-                f"{where}, atom {atom}: {len(row.split())} columns, but Properties={found.group(1)} "
-                f"announces {expected}; the file is damaged or cut here: write it again or remove this frame"
-            )
-
-
-def _check_last_number(rows: list[str], where: str) -> None:
-    """A file cut within its very last number still parses; the number of decimals gives it away."""
-    decimals = [len(token.partition(".")[2]) for token in (row.split()[-1] for row in rows)]
-    if len(rows) > 3 and len(set(decimals[:-1])) == 1 and decimals[-1] < decimals[0] and decimals[0] > 3:
-        raise ValueError(
-            f"{where}: the file ends inside a number ({rows[-1].split()[-1]!r}, no line end) and is "
-            "truncated; copy it again or remove this frame"
-        )
 
 
 def _read_other(data: bytes, path: Path, inner: Path) -> list[Atoms]:

@@ -1,5 +1,9 @@
 """Frames in HDF5: our own format, version 1. Labelled frames survive it bit for bit.
 
+The first 512 bytes are a user block, which HDF5 passes over: "equiv-potential frames sha256 ", the checksum of all
+bytes after it, zeros. It is looked at first, since the HDF5 library itself can crash on a damaged file. A file without
+user block, from another program, has the checksum among its attributes only.
+
 Attributes of the file:
     format         "equiv-potential frames"
     version        1; a reader refuses any other
@@ -27,7 +31,7 @@ import json
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from ase import Atoms
@@ -39,6 +43,8 @@ if TYPE_CHECKING:
     from train.data.dataset import Frame
 
 FORMAT, VERSION = "equiv-potential frames", 1
+SIGNATURE = b"\x89HDF\r\n\x1a\n"  # where an HDF5 file begins: at byte 0, 512, 1024, 2048 ...
+BLOCK = 512
 LABEL_NAMES = {
     name for label in LABELS for name in usual_names(label)
 }  # a label that was not read stays away
@@ -58,7 +64,7 @@ def write_hdf5(path: str | Path, frames: Sequence[Frame]) -> None:
     path = Path(path)
     content = _content(frames)
     partial = path.with_name(f".{path.name}.partial")
-    with h5py.File(partial, "w") as file:
+    with h5py.File(partial, "w", userblock_size=BLOCK) as file:
         for name, values in content.items():
             kind = h5py.string_dtype() if values.dtype.kind == "O" else values.dtype
             file.create_dataset(name, data=values, dtype=kind)
@@ -71,7 +77,18 @@ def write_hdf5(path: str | Path, frames: Sequence[Frame]) -> None:
                 "sha256": _digest(content),
             }
         )
+    digest = hashlib.sha256()
+    with partial.open("r+b") as raw:
+        raw.seek(BLOCK)
+        while part := raw.read(1 << 20):
+            digest.update(part)
+        raw.seek(0)
+        raw.write(_block(digest.hexdigest()))
     partial.replace(path)
+
+
+def _block(checksum: str) -> bytes:
+    return f"{FORMAT} sha256 {checksum}".encode().ljust(BLOCK, b"\0")
 
 
 def _content(frames: Sequence[Frame]) -> dict[str, Any]:
@@ -129,45 +146,62 @@ def read_hdf5(data: bytes, source: str) -> tuple[list[Atoms], Said]:
     """
     import h5py
 
+    damaged = (
+        "does not match its checksum (sha256); the file is damaged, truncated or was edited: copy it again, or write "
+        "it with train.data.hdf5.write_hdf5"
+    )
+    if not data.startswith(SIGNATURE) and data[:BLOCK] != _block(hashlib.sha256(data[BLOCK:]).hexdigest()):
+        raise ValueError(f"{source}: no HDF5 file, or one whose content {damaged}")
+    frames = []
     try:
         with h5py.File(BytesIO(data), "r") as file:
-            attributes = dict(file.attrs)
-            names = list(file)
-            _refuse_other(attributes, names, source)
-            content = {name: file[name].asstr()[()] if name == "info" else file[name][()] for name in NAMES}
-    except (OSError, KeyError, RuntimeError, TypeError, UnicodeDecodeError) as error:
+            attributes, names = dict(file.attrs), list(file)
+            ours = attributes.get("format") == FORMAT and attributes.get("version") == VERSION
+            if ours:
+                content = {
+                    name: file[name].asstr()[()] if name == "info" else file[name][()] for name in NAMES
+                }
+        intact = ours and _digest(content) == attributes.get("sha256")
+        if intact:
+            frames = _frames(content)
+    except Exception as error:  # the HDF5 library raises whatever it makes of a damaged file
         raise ValueError(
             f"{source}: cannot be read as HDF5 ({type(error).__name__}: {error}); the file is damaged or truncated: "
             "copy or write it again"
         ) from error
-    if _digest(content) != attributes.get("sha256"):
-        raise ValueError(
-            f"{source}: the content does not match its checksum (sha256); the file is damaged or was edited: copy it "
-            "again, or write it with train.data.hdf5.write_hdf5"
-        )
+    if not ours:
+        _refuse_other(attributes, names, source)
+    if not intact:
+        raise ValueError(f"{source}: the content {damaged}")
     units = {"energy_unit": ENERGY_UNITS, "length_unit": LENGTH_UNITS}
     for name, table in units.items():
-        if attributes.get(name) not in table:
+        if str(attributes.get(name)) not in table:
             raise ValueError(
                 f"{source}: {name} is {attributes.get(name)!r}; expected one of {', '.join(table)}"
             )
-    return _frames(content), Said(attributes["energy_unit"], attributes["length_unit"], convention=False)
+    return frames, Said(attributes["energy_unit"], attributes["length_unit"], convention=False)
 
 
-def _refuse_other(attributes: Mapping[str, Any], names: Sequence[str], source: str) -> None:
+def _refuse_other(attributes: Mapping[str, Any], names: Sequence[str], source: str) -> NoReturn:
     if attributes.get("format") != FORMAT:
         raise ValueError(
             f"{source}: an HDF5 file of another kind (attribute format is {attributes.get('format')!r}, expected "
             f"{FORMAT!r}; it holds {', '.join(names[:8]) or 'nothing'}); convert it, for example to extxyz"
         )
-    if attributes.get("version") != VERSION:
-        raise ValueError(
-            f"{source}: version {attributes.get('version')} of the format, this program reads version {VERSION}; "
-            "read it with the program that wrote it, or write it again"
-        )
+    raise ValueError(
+        f"{source}: version {attributes.get('version')} of the format, this program reads version {VERSION}; "
+        "read it with the program that wrote it, or write it again"
+    )
 
 
 def _frames(content: Mapping[str, Any]) -> list[Atoms]:
+    n_frames, n = len(content["n_atoms"]), content["n_atoms"].sum()
+    shapes: dict[str, tuple[int, ...]] = {"n_atoms": (n_frames,), "energy": (n_frames,), "info": (n_frames,)}
+    shapes |= {"cell": (n_frames, 3, 3), "stress": (n_frames, 3, 3), "pbc": (n_frames, 3)}
+    shapes |= {"atomic_numbers": (n,), "positions": (n, 3), "forces": (n, 3)}
+    for name, shape in shapes.items():
+        if content[name].shape != shape:
+            raise ValueError(f"{name} has shape {content[name].shape}, expected {shape}")
     ends = np.cumsum(content["n_atoms"])
     frames = []
     for k, end in enumerate(ends):

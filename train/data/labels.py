@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
+from numpy.typing import NDArray
 
 LABELS = ("energy", "forces", "stress")
 NONE = "none"  # as an explicit key: do not read this label
@@ -137,12 +138,18 @@ def _rivals(
         if other in (name, "free_energy") or label == "stress":
             continue
         pairs = [(np.asarray(frames[i][name]), np.asarray(frames[i][other])) for i in where]  # type: ignore[index]
-        if any(a.shape != b.shape or not np.allclose(a, b, atol=1e-6, equal_nan=True) for a, b in pairs):
+        if any(_differ(a, b) for a, b in pairs):
             remarks.append(
                 f"{label}: '{name}' is used; '{other}' holds different values in {len(where)} frames "
                 f"(--{label}-key {other} to use it)"
             )
     return remarks
+
+
+def _differ(a: NDArray[Any], b: NDArray[Any]) -> bool:
+    if a.shape != b.shape or a.dtype.kind not in "iuf" or b.dtype.kind not in "iuf":
+        return True
+    return not np.allclose(a, b, atol=1e-6, equal_nan=True)
 
 
 def unclaimed(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from train.config import Weights
 from train.data.dataset import Found, Frame
-from train.data.hdf5 import FORMAT
+from train.data.hdf5 import FORMAT, SIGNATURE
 from train.data.keys import Keys
 from train.data.labels import LABELS
 from train.prepared.schema import BITS, SHAPES, TABLES, VERSION
@@ -205,11 +205,14 @@ def is_prepared(path: str | Path) -> bool:
     import h5py
 
     try:
-        if not (Path(path).is_file() and h5py.is_hdf5(path)):
+        if not Path(path).is_file():
             return False
+        with Path(path).open("rb") as raw:  # a file of version 1 has a user block: its checksum comes first
+            if raw.read(len(SIGNATURE)) != SIGNATURE:
+                return False
         with h5py.File(path, "r") as file:
             return bool(file.attrs.get("format") == FORMAT and file.attrs.get("version") == VERSION)
-    except DAMAGED:
+    except Exception:  # the HDF5 library raises whatever it makes of a damaged file
         return False
 
 

@@ -13,7 +13,8 @@ from typing import Any
 from ase import Atoms
 from ase.io import iread
 
-from train.data.files import EXTXYZ, count, read_extxyz, read_structures
+from train.data.extxyz import count, read_extxyz
+from train.data.files import EXTXYZ, read_structures
 from train.data.keys import ASE_UNITS, Said
 from train.prepared.read import is_prepared, labelled_atoms, open_prepared
 
