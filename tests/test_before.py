@@ -6,6 +6,7 @@ import csv
 import io
 import lzma
 import math
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from train.cli import main
 from train.config import PRESETS, Fit
 from train.find_lr import RangeTest
 from train.loop import Task
+from train.parallel import Ranks
 from train.precision import tf32
 from train.schedule import make_plan
 
@@ -99,6 +101,12 @@ def test_find_lr_suggests_and_trains_nothing(folder: Path, capsys: pytest.Captur
     assert (
         main(["train.xyz", "--epochs", "1", "--output", "run", *QUICK]) == 0
     )  # its files are not in the way
+
+
+def test_find_lr_writes_on_the_first_rank_only(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("train.fit.joined", lambda _: nullcontext(Ranks(1, 1)))
+    assert main(["train.xyz", "--find-lr", "--output", "run", *QUICK]) == 0
+    assert not Path("run").exists()
 
 
 def test_a_suggestion_lies_below_the_least_loss() -> None:

@@ -219,6 +219,7 @@ def test_command(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["--set", "fit.freeze=layer.0"], ["'layer.0'", "did you mean 'layers.0'"]),
         (["--set", "fit.refit_e0=sometimes"], ["refit_e0", "auto"]),
         (["--from", "none.safetensors"], ["none.safetensors", "no such file"]),
+        (["--replay", "new.xyz"], ["new.xyz, frame 1: holds N", "H, C, O", "--replay is for"]),
         (["--from", "", "--replay", "new.xyz"], ["need a model to start from", "--from"]),
     ],
 )
@@ -231,3 +232,14 @@ def test_what_does_not_fit_is_refused(
     for word in words:
         assert word in message
     assert sorted(p.name for p in folder.iterdir()) == before
+
+
+def test_a_dry_run_advises_no_other_network(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("train.budget.SECONDS", 0.0)
+    assert main(["old.xyz", "--from", "start.safetensors", "--minutes", "9", "--dry-run"]) == 0
+    table = capsys.readouterr().out.partition("What it costs")[2]
+    assert "own*" in table
+    assert "large" not in table
+    assert "--preset" not in table

@@ -17,11 +17,13 @@ from ase.io import read
 from potential.checkpoint import read as read_tensors
 from train import loop
 from train.batches import Sample, normalized, prepare
+from train.cli import main
 from train.config import Config, Fit, check
 from train.data.dataset import Frame
+from train.data.hdf5 import write_hdf5
 from train.loop import Task, continue_run, run_epochs
 from train.loss import penalties, total
-from train.plan import choose_fit, elements, make_potential, measure
+from train.plan import choose_fit, elements, make_potential, measure, require_labels
 from train.run import Run, start
 from train.schedule import make_plan, of_stage, score
 from train.statistics import fit_e0
@@ -165,6 +167,8 @@ def test_the_best_model_has_least_of_what_is_minimized() -> None:
     assert score(e, Fit(energy_weight=2.0, loss="mae")) == 2.5
     assert score({**e, "energy_rmse": None}, Fit()) == 4
     assert score(e, Fit(energy_weight=0.0, forces_weight=0.0, stress_weight=2.0)) == 50
+    stress_only = {**e, "energy_rmse": None, "forces_rmse": None}
+    assert score(stress_only, Fit(stress_weight=2.0)) == 50  # 0 would make the first model the best forever
     run = Run.__new__(Run)
     run.stage = 2
     two = of_stage(Fit(stage_two_energy_weight=7.0), run)
@@ -199,3 +203,23 @@ def test_an_exponential_needs_an_end() -> None:
 def test_nothing_to_learn_from_labels_that_are_not_there(frames: list[Frame]) -> None:
     with pytest.raises(ValueError, match="no training frame has stress"):
         choose_fit(Fit(energy_weight=0.0, forces_weight=0.0), frames)
+    with pytest.raises(ValueError, match=r"no training frame has stress.*stage_two_energy_weight"):
+        choose_fit(Fit(stage_two=0.5, stage_two_energy_weight=0.0, stage_two_forces_weight=0.0), frames)
+    bare = [replace(f, forces=None) for f in frames]
+    with pytest.raises(
+        ValueError, match=r"no validation frame has forces or stress.*choose the best model by"
+    ):
+        require_labels(Fit(energy_weight=0.0), "validation", bare)
+    require_labels(Fit(), "validation", bare)
+
+
+def test_validation_frames_must_have_what_is_minimized(
+    tmp_path: Path, frames: list[Frame], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_hdf5("train.h5", frames)
+    write_hdf5("valid.h5", [replace(f, forces=None) for f in frames[:2]])
+    arguments = ["train.h5", "--valid", "valid.h5", "--set", "fit.energy_weight=0", "--epochs", "1"]
+    assert main([*arguments, "--preset", "tiny"]) == 1
+    assert "no validation frame has forces or stress" in capsys.readouterr().err
+    assert not Path("train-run").exists()

@@ -14,7 +14,9 @@ from ase.io import write
 from train.config import Config, Data, Fit, Weights, set_name
 from train.data.dataset import read
 from train.data.hdf5 import write_hdf5
+from train.data.keys import Keys
 from train.data.splits import folds
+from train.prepared.write import write_frames
 from train.sets import read_sets, split_record
 
 
@@ -223,6 +225,10 @@ def test_isolated_atoms_of_a_file(tmp_path: Path) -> None:
     )
     assert [f.energy for f in sets.isolated_given] == [-13.6, -2040.0]
     assert f"isolated atoms: 2 of {iso}, energies under 'REF_energy', eV, Ang: assumed" in sets.why[1]
+    write_frames(tmp_path / "iso.h5", read(iso, Keys(energy="REF_energy"))[0])
+    plain = save(tmp_path / "b.xyz", [labelled("H2O", k) for k in range(4)])
+    prepared = read_sets(Config(data=Data(train=plain, isolated_atoms=str(tmp_path / "iso.h5"))))
+    assert [f.energy for f in prepared.isolated_given] == [-13.6, -2040.0]
     atoms[1].info = {}
     save(tmp_path / "iso.xyz", atoms)
     with pytest.raises(ValueError, match=r"iso\.xyz, frame 1: an isolated atom without an energy"):

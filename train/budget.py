@@ -23,6 +23,7 @@ from train.state import pack
 STEPS, SECONDS = 20, 3.0  # of each trial; slow presets get fewer steps
 ENOUGH = 3000  # updates below which a preset has not learned what it can
 SOME = 16  # validation frames whose evaluation is timed
+OWN = "own"  # in place of a preset, where a network has none
 REPORT = 5.2e6  # bytes of report, plots and the program that draws in the page
 PER_ATOM, PER_FRAME, PER_LINE = 56, 200, 500  # bytes in predictions.h5, uncompressed, and in the metrics
 
@@ -72,7 +73,10 @@ def state_bytes(run: Run) -> int:
 
 
 def costs(potential: Potential, model: Mapping[str, Any], task: Task) -> list[Cost]:
-    """Every preset with the data and settings of the run; the run's own network stands for its preset."""
+    """Every preset with the data and settings of the run; the run's own network stands for its preset, and is alone
+    where a saved potential is the start."""
+    if task.fit.start:
+        return [measure_cost(str(model.get("preset") or OWN), potential, task)]
     found = []
     dials = {key for preset in PRESETS.values() for key in preset}
     for name, sizes in PRESETS.items():
@@ -113,8 +117,8 @@ def budget_text(found: list[Cost], own: str, task: Task, size: tuple[int, int]) 
 
 
 def advice(found: list[Cost], own: str, plan: Plan, fit: Fit) -> list[str]:
-    """Which preset fits the minutes given; nothing where epochs are."""
-    if fit.epochs:
+    """Which preset fits the minutes given; nothing where epochs or the network are."""
+    if fit.epochs or fit.start:
         return []
     updates = {c.preset: c.epochs_in(plan.seconds, plan) * plan.n_batches for c in found}
     fitting = [name for name, n in updates.items() if n >= ENOUGH]

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from train.config import Weights
 from train.data.dataset import Frame
+from train.data.labels import LABELS
 from train.doctor.checks import fingerprint
 from train.prepared.read import Prepared
 from train.prepared.schema import BITS
@@ -69,6 +70,14 @@ def n_labels(frames: Sequence[Frame]) -> int:
         energies, forces = ((frames.labels & BITS[name]) > 0 for name in ("energy", "forces"))
         return int(energies.sum() + 3 * frames.n_atoms[forces].sum())
     return sum(3 * len(f.atoms) * (f.forces is not None) + (f.energy is not None) for f in frames)
+
+
+def labelled(frames: Sequence[Frame]) -> set[str]:
+    """Labels that any frame has."""
+    if isinstance(frames, Prepared):
+        have = int(np.bitwise_or.reduce(frames.labels))
+        return {name for name in LABELS if have & BITS[name]}
+    return {name for name in LABELS if any(getattr(f, name) is not None for f in frames)}
 
 
 def kinds(frames: Sequence[Frame]) -> Counter[tuple[str | None, Weights]]:

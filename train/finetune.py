@@ -78,11 +78,30 @@ def begin(start: Potential, sets: Sets, config: Config) -> tuple[Potential, E0Fi
     train = sets.frames["train"]
     some = take(train, representatives(train))
     new = [f for f in [*some, *sets.isolated] if f.source not in replay]
+    _require_known(start, sets, replay)
     wide = extended(copy.deepcopy(start), elements(new))
     e0 = refit_e0(wide, NewData(new, sets.isolated_given, config.e0), start.statistics.elements, config.fit)
     move = {s: e0.e0[s] - e for s, e in zip(start.statistics.elements, start.statistics.e0, strict=True)}
     moved_sets = {name: moved(sets.frames[name], replay, move) for name in ("train", "valid")}
     return with_e0(wide, e0.e0), e0, replace(sets, frames={**sets.frames, **moved_sets})
+
+
+def _require_known(start: Potential, sets: Sets, replay: Sequence[str]) -> None:
+    """Old frames hold elements of the starting model only.
+
+    Raises:
+        ValueError: naming a frame that does not.
+    """
+    if not replay:
+        return
+    for frame in (f for name in ("train", "valid") for f in sets.frames[name] if f.source in replay):
+        other = sorted(set(frame.atoms.symbols) - set(start.statistics.elements))
+        if other:
+            raise ValueError(
+                f"{frame.name}: holds {', '.join(other)}, but the model to start from knows "
+                f"{', '.join(start.statistics.elements)}; --replay is for frames that it was trained on: give this "
+                "file among those to train on"
+            )
 
 
 def extended(start: Potential, symbols: Iterable[str]) -> Potential:

@@ -18,7 +18,7 @@ from potential.checkpoint import save
 from potential.model import Potential
 from train.batches import Sample
 from train.buckets import epoch_batches
-from train.budget import budget_text, costs
+from train.budget import OWN, budget_text, costs
 from train.columns import Names, element_sets, kinds, representatives, sizes, take
 from train.config import Config, Log, check
 from train.data.weights import weights_record
@@ -31,7 +31,15 @@ from train.loop import Task, continue_run, run_epochs
 from train.lowrank import ordinary
 from train.origin import command, now, session, sessions, sha256
 from train.parallel import Ranks, joined, predict_all
-from train.plan import choose_fit, choose_model, elements, make_potential, measure, seconds_per_step
+from train.plan import (
+    choose_fit,
+    choose_model,
+    elements,
+    make_potential,
+    measure,
+    require_labels,
+    seconds_per_step,
+)
 from train.report.breakdown import breakdown, breakdown_text
 from train.report.page import draw
 from train.report.run_directory import read_predictions
@@ -77,6 +85,7 @@ def prepare_job(config: Config, directory: Path, ranks: Ranks) -> Job:
     else:
         model, why_model = choose_model(config, train)
     settings, why_fit = choose_fit(config.fit, train)
+    require_labels(settings, "validation", sets.frames["valid"])
     if before:
         potential, e0, sets = begin(before, sets, config)
         train = sets.frames["train"]
@@ -183,10 +192,14 @@ def _train(job: Job, ranks: Ranks, resume: bool, only: str) -> dict[str, Any]:
         size = [int(n_atoms(samples).sum()) for samples in job.samples.values()]
         frames = sum(len(samples) for samples in job.samples.values())
         found = costs(job.potential, job.config.model, job.task)
-        display.say(budget_text(found, str(job.config.model.get("preset")), job.task, (frames, sum(size))))
+        display.say(
+            budget_text(found, str(job.config.model.get("preset") or OWN), job.task, (frames, sum(size)))
+        )
     if only == "find lr":
         rate = job.config.fit.learning_rate
-        display.say(write_range_test(range_test(job.potential, job.task), directory, rate))
+        found_rate = range_test(job.potential, job.task)
+        if ranks.first:
+            display.say(write_range_test(found_rate, directory, rate))
     if only:
         return {"why": list(job.why)}
     if resume:

@@ -16,7 +16,7 @@ from potential.graph import from_atoms
 from potential.model import Potential, Statistics, build, check_device, settings
 from train.batches import Sample, measured
 from train.buckets import epoch_batches, filled
-from train.columns import n_labels, sizes, symbols
+from train.columns import labelled, n_labels, sizes, symbols
 from train.config import PRESETS, Config, Fit
 from train.data.dataset import Frame
 from train.data.labels import LABELS
@@ -59,12 +59,7 @@ def choose_fit(fit: Fit, frames: Sequence[Frame]) -> tuple[Fit, list[str]]:
     Raises:
         ValueError: no frame has a label whose weight is not 0.
     """
-    wanted = [label for label in LABELS if getattr(fit, f"{label}_weight")]
-    if not any(getattr(f, label) is not None for label in wanted for f in frames):
-        raise ValueError(
-            f"no training frame has {' or '.join(wanted)}, and the weights of all else are 0: nothing to learn; raise "
-            "--set fit.energy_weight, fit.forces_weight or fit.stress_weight"
-        )
+    require_labels(fit, "training", frames)
     why = []
     if fit.dtype == "mixed":
         fit = replace(fit, dtype="float32")
@@ -88,6 +83,23 @@ def choose_fit(fit: Fit, frames: Sequence[Frame]) -> tuple[Fit, list[str]]:
             f"batches of at most {fit.batch_atoms} atoms: {len(batches)} an epoch, {100 * part:.0f} % full"
         )
     return fit, why
+
+
+def require_labels(fit: Fit, kind: str, frames: Sequence[Frame]) -> None:
+    """Each stage has something to learn from, or to choose the best model by.
+
+    Raises:
+        ValueError: no frame has a label whose weight is not 0.
+    """
+    have = labelled(frames)
+    why = "nothing to learn" if kind == "training" else "nothing to choose the best model by"
+    for stage in ("", "stage_two_")[: 1 + (fit.stage_two > 0)]:
+        wanted = [label for label in LABELS if getattr(fit, f"{stage}{label}_weight")]
+        if not have.intersection(wanted):
+            raise ValueError(
+                f"no {kind} frame has {' or '.join(wanted)}, and the weights of all else are 0: {why}; raise --set "
+                f"fit.{stage}energy_weight, fit.{stage}forces_weight or fit.{stage}stress_weight"
+            )
 
 
 def measure(frames: Sequence[Frame], samples: Iterable[Sample], e0: E0Fit) -> Statistics:

@@ -119,10 +119,10 @@ def reduce_on_plateau(run: Run, fit: Fit) -> None:
 
 def score(errors: dict[str, float | int | None], fit: Fit) -> float:
     """What the best model has least of: weighted squares of the errors of energy and forces (of stress where neither
-    counts), or with the loss `mae` their weighted mean absolute values."""
+    counts and is known), or with the loss `mae` their weighted mean absolute values."""
     kind, power = ("mae", 1) if fit.loss == "mae" else ("rmse", 2)
     weights = {"energy": fit.energy_weight, "forces": fit.forces_weight}
-    if not any(weights.values()):
+    if not any(weight and errors[f"{name}_{kind}"] is not None for name, weight in weights.items()):
         weights = {"stress": fit.stress_weight}
     known = [(weight, errors[f"{name}_{kind}"]) for name, weight in weights.items()]
     return sum(weight * value**power for weight, value in known if value is not None)

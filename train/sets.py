@@ -182,9 +182,10 @@ def seen(frames: Sequence[Frame]) -> tuple[list[Frame], list[str]]:
 
 def _isolated_given(data: Data) -> tuple[list[Frame], list[str]]:
     """Isolated atoms of files of their own, of which only the energies are read, and where they come from."""
-    frames, told = [], []
+    frames: list[Frame] = []
+    told = []
     for path in expand(data.isolated_atoms):
-        of_file, found = read(path, replace(keys(data), forces="none", stress="none"))
+        of_file, (found,) = read_files([path], replace(keys(data), forces=NONE, stress=NONE))
         bare = next((f for f in of_file if f.energy is None), None)
         if bare:
             raise ValueError(f"{bare.name}: an isolated atom without an energy; complete or remove it")
