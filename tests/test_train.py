@@ -332,7 +332,7 @@ def test_resume_refuses_another_run(folder: Path, capsys: pytest.CaptureFixture[
         (["--seed", "9"], "training and validation frames"),
         (["other.xyz"], "training and validation frames"),
         (["--set", "model.channels=12"], "model settings"),
-        (["--set", "fit.ema=0.5"], "fit settings"),
+        (["--set", "fit.ema=0.5"], "fit settings (ema)"),
         (["--preset", "medium"], "--preset with --resume"),
         (["--epochs", "1"], "2 epochs are done already"),
     ):

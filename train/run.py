@@ -106,9 +106,14 @@ def load_state(run: Run, path: Path) -> None:
             "finish a run with the version it began with"
         )
     for name, value in run.identity.items():
-        if header.get("identity", {}).get(name) != value:
+        old = header.get("identity", {}).get(name)
+        if old != value:
+            which = ""
+            if isinstance(old, dict) and isinstance(value, dict):
+                changed = sorted(k for k in {*old, *value} if old.get(k) != value.get(k))
+                which = f" ({', '.join(changed)})"
             raise ValueError(
-                f"{path.parent}: the run was made with other {name}; resume it with the {name} it began with "
+                f"{path.parent}: the run was made with other {name}{which}; resume it with the {name} it began with "
                 "(only its length may change), or start a new run in another --output"
             )
     try:
