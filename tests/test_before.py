@@ -113,6 +113,20 @@ def test_a_suggestion_lies_below_the_least_loss() -> None:
     assert RangeTest([0.01, 0.123, 1.0], [2.0, 1.0, 3.0]).suggested == 0.012
 
 
+@pytest.mark.parametrize("both", [("--dry-run", "--find-lr"), ("--resume", "--dry-run")])
+def test_what_cannot_be_asked_together(both: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["train.xyz", *both])
+    assert f"argument {both[1]}: not allowed with argument {both[0]}" in capsys.readouterr().err
+
+
+def test_workers_without_anything_to_read_are_mentioned(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train.xyz", "--dry-run", "--workers", "2", *QUICK]) == 0
+    assert "workers = 2 changes nothing" in capsys.readouterr().out
+
+
 def test_tf32_is_put_back() -> None:
     products = torch.backends.cuda.matmul
     before = products.fp32_precision

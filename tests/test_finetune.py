@@ -128,6 +128,11 @@ def test_frozen_parts() -> None:
         trainable(small(), Fit(freeze=("layers", "head")))
 
 
+def test_a_rank_too_high_for_every_matrix_is_refused() -> None:
+    with pytest.raises(ValueError, match="lora_rank is 1000: no matrix has more numbers"):
+        trainable(small(), Fit(lora_rank=1000))
+
+
 def test_low_rank_updates_become_ordinary_weights(tmp_path: Path) -> None:
     start = small()
     before = {n: w.detach().clone() for n, w in start.named_parameters()}

@@ -52,15 +52,16 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--output", metavar="DIR", help="run directory (default: the name of the training file + '-run')"
     )
-    p.add_argument(
+    what = p.add_mutually_exclusive_group()
+    what.add_argument(
         "--resume", action="store_true", help="continue the run in --output; more --epochs make it longer"
     )
-    p.add_argument(
+    what.add_argument(
         "--dry-run",
         action="store_true",
         help="check the labels, show every choice and what each preset costs, stop",
     )
-    p.add_argument(
+    what.add_argument(
         "--find-lr",
         action="store_true",
         help="suggest a learning rate from steps with ever higher ones, stop",

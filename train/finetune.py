@@ -248,6 +248,11 @@ def trainable(potential: Potential, fit: Fit) -> tuple[Potential, list[str]]:
     why = [f"frozen: {', '.join(fit.freeze)}"] if frozen else []
     if fit.lora_rank:
         potential = LowRank(potential, fit.lora_rank, fit.seed)
+        if not potential.names:
+            raise ValueError(
+                f"[fit] lora_rank is {fit.lora_rank}: no matrix has more numbers than two factors of that rank; "
+                "give a smaller one, or 0 to train the weights themselves"
+            )
         n = sum(w.numel() for w in potential.parameters() if w.requires_grad)
         why.append(f"low-rank updates of rank {fit.lora_rank}: {n:,} numbers train")
     return potential, why

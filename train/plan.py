@@ -21,6 +21,7 @@ from train.config import PRESETS, Config, Fit
 from train.data.dataset import Frame
 from train.data.labels import LABELS
 from train.loop import Task
+from train.prepared.read import Prepared
 from train.run import Run, start
 from train.statistics import E0Fit
 from train.step import Failed, NotFinite, OutOfMemory, recover, train_step
@@ -64,6 +65,10 @@ def choose_fit(fit: Fit, frames: Sequence[Frame]) -> tuple[Fit, list[str]]:
     if fit.dtype == "mixed":
         fit = replace(fit, dtype="float32")
         why.append("dtype mixed: another name of float32, whose geometry and sums are float64")
+    if fit.workers and not isinstance(frames, Prepared):
+        why.append(
+            f"workers = {fit.workers} changes nothing: only a set made by potential-prepare is read by workers"
+        )
     if fit.tf32 and not (fit.device.startswith("cuda") and fit.dtype == "float32"):
         why.append(f"tf32 changes nothing on {fit.device} in {fit.dtype}")
     of_frames = sizes(frames)
