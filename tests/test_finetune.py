@@ -16,10 +16,13 @@ from potential import Potential, Statistics, build, from_atoms, load, predict, s
 from potential.checkpoint import read as read_tensors
 from potential.networks import NETWORKS
 from train.cli import main
-from train.config import Fit
+from train.config import Config, Data, Fit
 from train.data.dataset import Frame
-from train.finetune import NewData, extended, refit_e0, trainable, with_e0
+from train.finetune import NewData, begin, errors_before, extended, refit_e0, trainable, with_e0
+from train.fit import Job, prepare_job
 from train.lowrank import LowRank, ordinary
+from train.parallel import Ranks
+from train.sets import Sets
 
 DATA = Path(__file__).parents[1] / "data"
 E0 = (-13.6, -1030.0, -2040.0)
@@ -248,3 +251,46 @@ def test_a_dry_run_advises_no_other_network(
     assert "own*" in table
     assert "large" not in table
     assert "--preset" not in table
+
+
+METHOD = {"H": 0.5, "C": -2.0, "O": 4.0}  # eV by which the new method differs
+
+
+@pytest.mark.parametrize(("move", "said"), [({}, True), (METHOD, False)])
+def test_a_test_set_of_the_old_method_is_named(move: dict[str, float], said: bool) -> None:
+    start, names = small(), ("COHHHH", "CCHH", "OOH", "COH", "HHHO", "CCCO")
+    new = frames(start, METHOD, names)
+    of_test = {"train": new, "valid": new, "test": frames(start, move, names)}
+    _, e0, _ = begin(start, Sets(dict(of_test), "", (), [], []), Config())
+    assert ("WARNING: energies of test agree with the E0 of the starting model" in e0.text) == said
+    same = {**of_test, "train": frames(start, {}, names)}  # nothing moves
+    assert "WARNING" not in begin(start, Sets(dict(same), "", (), [], []), Config())[1].text
+
+
+@pytest.fixture
+def job(folder: Path) -> Callable[[], Job]:
+    """Makes ready a run whose old frames have the energies of the starting model, the new ones 3 eV/atom more."""
+    start = load("start.safetensors")
+    for name, rows, more in (("old", read("old.xyz", ":"), 0.0), ("new", read("old.xyz", ":6"), 3.0)):
+        for row in rows:
+            row.calc = None
+            row.rattle(0.01, seed=int(more))
+            label = predict(start, from_atoms(row, start.cutoff))
+            row.info["energy"] = float(label.energy) + more * len(row)
+            row.arrays["forces"] = label.forces.numpy()
+        write(f"{name}.xyz", rows)
+    data = Data(train="new.xyz", valid="new2.xyz", replay="old.xyz", valid_fraction=0.5)
+    write("new2.xyz", [row for row in read("new.xyz", ":") if row.rattle(0.001, seed=5) is None])
+    config = Config(data=data, fit=Fit(start="start.safetensors", epochs=1, dtype="float64"))
+    return lambda: prepare_job(config, folder / "run", Ranks())
+
+
+def test_errors_before_are_those_on_the_labels_that_were_read(job: Callable[[], Job]) -> None:
+    """12 old frames without an error and 12 new ones that are 3 eV/atom off."""
+    made = job()
+    assert made.before is not None
+    table = errors_before(made.before, made.sets.frames, made.original, Ranks())
+    rows = [f for name in ("train", "valid") for f in made.sets.frames[name] if f.source == "old.xyz"]
+    assert len(rows) == 12
+    assert max(abs(made.e0.e0[s] - e) for s, e in zip("HCO", E0, strict=True)) > 1
+    assert table["train"]["energy_rmse"] == pytest.approx(3000 / np.sqrt(2), rel=1e-3)

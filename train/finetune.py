@@ -14,11 +14,12 @@ from torch import Tensor
 from potential.checkpoint import load
 from potential.model import Potential, Statistics, build, check_device, configuration, recast, settings
 from train.batches import Sample, prepare
-from train.columns import representatives, symbols, take
+from train.columns import EACH, representatives, spaced, symbols, take
 from train.config import PRESETS, Config, Fit
 from train.data.dataset import Frame
 from train.data.files import expand
 from train.evaluate import evaluate
+from train.loss import targets
 from train.lowrank import LowRank
 from train.option import suggest
 from train.parallel import Ranks, shared_errors
@@ -83,7 +84,27 @@ def begin(start: Potential, sets: Sets, config: Config) -> tuple[Potential, E0Fi
     e0 = refit_e0(wide, NewData(new, sets.isolated_given, config.e0), start.statistics.elements, config.fit)
     move = {s: e0.e0[s] - e for s, e in zip(start.statistics.elements, start.statistics.e0, strict=True)}
     moved_sets = {name: moved(sets.frames[name], replay, move) for name in ("train", "valid")}
-    return with_e0(wide, e0.e0), e0, replace(sets, frames={**sets.frames, **moved_sets})
+    told = replace(e0, text=" ".join([e0.text, *_old_tests(start, sets, move)]))
+    return with_e0(wide, e0.e0), told, replace(sets, frames={**sets.frames, **moved_sets})
+
+
+def _old_tests(start: Potential, sets: Sets, move: Mapping[str, float]) -> list[str]:
+    """A sentence on each test set whose energies are those of the old method."""
+    told = []
+    e0 = dict(zip(start.statistics.elements, start.statistics.e0, strict=True))
+    for name in sets.frames.keys() - {"train", "valid"}:
+        some = take(sets.frames[name], spaced(len(sets.frames[name]), EACH))
+        known = [f for f in some if f.energy is not None and move.keys() >= set(f.atoms.symbols)]
+        left = [(f.energy or 0.0, sum(move[s] for s in f.atoms.symbols), len(f.atoms))
+                for f in remainders(start, known, e0)]  # fmt: skip
+        off, size = rms([(e - m) / n for e, m, n in left]), rms([m / n for _, m, n in left])
+        if size > SIGNIFICANT and rms([e / n for e, _, n in left]) < off / 2:
+            told.append(
+                f"WARNING: energies of {name} agree with the E0 of the starting model, not with the new one, "
+                f"{size:.3g} eV/atom away: they come from the old method, and errors of energies on {name} "
+                "include this difference; give test frames of the new method."
+            )
+    return sorted(told)
 
 
 def _require_known(start: Potential, sets: Sets, replay: Sequence[str]) -> None:
@@ -218,6 +239,14 @@ def moved(frames: Sequence[Frame], sources: Iterable[str], move: Mapping[str, fl
         if f.source in old and f.energy is not None
         else f
         for f in frames
+    ]
+
+
+def with_energies(samples: Sequence[Sample], frames: Sequence[Frame]) -> list[Sample]:
+    """Samples with the energies that these frames have, for instance before they moved."""
+    return [
+        replace(s, target=replace(s.target, energy=targets(f).energy))
+        for s, f in zip(samples, frames, strict=True)
     ]
 
 

@@ -26,7 +26,7 @@ from train.directory import check_directory, from_anywhere, write_text
 from train.display import Display, duration
 from train.evaluate import errors_text, write_predictions
 from train.find_lr import range_test, write_range_test
-from train.finetune import adopt, begin, errors_before, read_start, trainable
+from train.finetune import adopt, begin, errors_before, read_start, trainable, with_energies
 from train.loop import Task, continue_run, run_epochs
 from train.lowrank import ordinary
 from train.origin import command, now, session, sessions, sha256
@@ -62,6 +62,7 @@ class Job:
     directory: Path
     sets: Sets
     samples: Mapping[str, Sequence[Sample]]
+    original: Mapping[str, Sequence[Sample]]  # the same with the energies that were read
     potential: Potential
     e0: E0Fit
     task: Task
@@ -79,7 +80,7 @@ def prepare_job(config: Config, directory: Path, ranks: Ranks) -> Job:
     check(config)
     before = read_start(config)
     sets = read_sets(config)
-    train = sets.frames["train"]
+    as_read, train = sets.frames, sets.frames["train"]
     if before:
         model, why_model = adopt(config.model, before, config.fit.start)
     else:
@@ -90,6 +91,10 @@ def prepare_job(config: Config, directory: Path, ranks: Ranks) -> Job:
         potential, e0, sets = begin(before, sets, config)
         train = sets.frames["train"]
     samples = {name: make_samples(frames, float(model["cutoff"])) for name, frames in sets.frames.items()}
+    original = {
+        name: of_set if as_read[name] is sets.frames[name] else with_energies(of_set, as_read[name])
+        for name, of_set in samples.items()
+    }
     rows = representatives(train)
     if not before:
         symbols, some = elements(train), take(train, rows)
@@ -117,7 +122,7 @@ def prepare_job(config: Config, directory: Path, ranks: Ranks) -> Job:
     sampled = (f"E0, scale and neighbors measured on {len(rows)} of {len(train)} training frames",)
     text = (*sampled * (len(rows) < len(train)), _estimate(potential, task, ranks.size))
     why = (*sets.why, *why_model, *why_fit, *why_trains, e0.text, *text)
-    return Job(config, directory, sets, samples, potential, e0, task, display, why, before)
+    return Job(config, directory, sets, samples, original, potential, e0, task, display, why, before)
 
 
 def _check_elements(potential: Potential, sets: Sets) -> None:
@@ -246,7 +251,7 @@ def finish(run: Run, job: Job) -> dict[str, Any]:
     potential.load_state_dict(run.best_weights)
     potential = ordinary(potential)
     table, predictions, told = predict_all(run.ranks, potential, job.samples, fit.device)
-    earlier = errors_before(job.before, job.sets.frames, job.samples, run.ranks) if job.before else {}
+    earlier = errors_before(job.before, job.sets.frames, job.original, run.ranks) if job.before else {}
     if not run.ranks.first:
         return {"errors": table}
     save(potential, job.directory / "model.safetensors", notes={"errors": table, "epoch": run.best_epoch})
