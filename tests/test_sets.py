@@ -259,3 +259,14 @@ def test_a_given_key_may_be_in_one_of_the_files(tmp_path: Path) -> None:
     for train in ((two, one), two):
         with pytest.raises(ValueError, match="no frame has the stress key 'pul'"):
             read_sets(Config(data=Data(train=train, stress_key="pul")))
+
+
+def test_weights_of_a_type_that_only_old_frames_have(tmp_path: Path) -> None:
+    new = save(tmp_path / "new.xyz", [labelled("H2O", k, config_type="new") for k in range(4)])
+    old = save(tmp_path / "old.xyz", [labelled("H2O", k, config_type="old") for k in range(4, 8)])
+    data = Data(train=new, replay=old)
+    sets = read_sets(Config(data=data, weights={"old": Weights(energy=0.5)}))
+    found = {f.config_type: f.weights.energy for f in sets.frames["train"]}
+    assert found == {"new": 1.0, "old": 0.5}
+    with pytest.raises(ValueError, match=r"no training frame has config_type 'odd'.*new, old"):
+        read_sets(Config(data=data, weights={"odd": Weights()}))

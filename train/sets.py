@@ -59,7 +59,9 @@ def read_sets(config: Config) -> Sets:
     expand([*data.train, *data.valid, *data.test, *data.isolated_atoms, *data.replay])  # no file in two sets
     texts: list[str] = []
     files = read_files(data.train, keys(data))
-    check_weights(config.weights, (kind for kind, _ in kinds(files[0])))
+    old_files = read_files(data.replay, keys(data)) if data.replay else ([], [])
+    both = (files[0], old_files[0])
+    check_weights(config.weights, (kind for frames in both for kind, _ in kinds(frames)))
     everything = _inspected(files, config, texts)
     single = [int(k) for k in np.flatnonzero(sizes(everything) == 1) if everything[int(k)].is_isolated_atom]
     isolated = [everything[k] for k in single]
@@ -81,7 +83,7 @@ def read_sets(config: Config) -> Sets:
         sets["train"], sets["valid"], reason = _split(rest, data, config.fit.seed)
         why.append(reason)
     if data.replay:
-        old = _inspected(read_files(data.replay, keys(data)), config, texts)
+        old = _inspected(old_files, config, texts)
         why.append(_mix(sets, [f for f in old if not f.is_isolated_atom], config))
     for name, pattern in set_names(data.test, sets).items():
         sets[name] = _inspected(read_files([pattern], keys(data)), config, texts, measured=True)
