@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,10 +21,11 @@ from train.cli import main
 from train.config import Config, Data, Fit
 from train.data.dataset import Frame
 from train.finetune import NewData, begin, errors_before, extended, refit_e0, trainable, with_e0
-from train.fit import Job, prepare_job
+from train.fit import Job, identity, prepare_job
 from train.lowrank import LowRank, ordinary
 from train.parallel import Ranks
 from train.sets import Sets
+from train.statistics import E0Fit
 
 DATA = Path(__file__).parents[1] / "data"
 E0 = (-13.6, -1030.0, -2040.0)
@@ -294,3 +297,31 @@ def test_errors_before_are_those_on_the_labels_that_were_read(job: Callable[[], 
     assert len(rows) == 12
     assert max(abs(made.e0.e0[s] - e) for s, e in zip("HCO", E0, strict=True)) > 1
     assert table["train"]["energy_rmse"] == pytest.approx(3000 / np.sqrt(2), rel=1e-3)
+
+
+def test_a_run_is_known_by_the_energies_that_were_read(
+    job: Callable[[], Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """E0 that another device rounds otherwise is the same run; another label is another run, of isolated atoms too."""
+    one = job()
+
+    def rounded(*given: Any) -> E0Fit:
+        e0 = refit_e0(*given)
+        return replace(e0, e0={s: e + 1e-9 for s, e in e0.e0.items()})
+
+    with monkeypatch.context() as patch:
+        patch.setattr("train.finetune.refit_e0", rounded)
+        other = job()
+    assert other.samples["train"][-1].target.energy != one.samples["train"][-1].target.energy
+    assert identity(other) == identity(one)
+    atom = Atoms("H", info={"energy": -13.0})
+    for path, more, added in (("old.xyz", 0.5, []), ("new.xyz", 0.0, [atom])):
+        before, rows = identity(job()), read(path, ":")
+        for r in rows:
+            r.arrays["forces"], r.info["energy"], r.calc = (
+                r.get_forces(),
+                r.get_potential_energy() + more,
+                None,
+            )
+        write(path, [*rows, *added])
+        assert identity(job()) != before

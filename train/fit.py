@@ -227,7 +227,9 @@ def identity(job: Job) -> dict[str, Any]:
     digest, weights = hashlib.sha256(), hashlib.sha256()
     for name in ("train", "valid"):
         digest.update(f"{name} {len(job.samples[name])}".encode())
-        feed_digest(job.samples[name], digest, weights if name == "train" else hashlib.sha256())
+        feed_digest(job.original[name], digest, weights if name == "train" else hashlib.sha256())
+    if job.before and job.sets.isolated:  # E0 moves by them
+        digest.update(repr([(f.atoms.symbols[0], f.energy) for f in job.sets.isolated]).encode())
     free = ("start", "epochs", "minutes", "patience", "device", "max_skipped", "on_oom", "workers")
     return {
         "starting model": sha256(Path(job.config.fit.start)) if job.before else None,
