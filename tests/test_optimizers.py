@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from train.cli import main
 from train.config import Fit
 from train.optimizers import find, make_optimizer, of_torch, parse_options, require_exact
 from train.soap import Soap
@@ -91,3 +92,10 @@ class Forgetful(torch.optim.SGD):
 def test_an_optimizer_that_forgets_is_refused() -> None:
     with pytest.raises(ValueError, match="does not go on exactly"):
         require_exact(Forgetful, Fit(optimizer="forgetful"), {})
+
+
+def test_a_wrong_optimizer_is_refused_before_any_file_is_read(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["there-is-no-such-file.xyz", "--set", "fit.optimizer=sdg"]) == 1
+    assert capsys.readouterr().err.startswith(
+        "potential-train: [fit] optimizer is 'sdg'; did you mean 'sgd'?"
+    )

@@ -68,7 +68,8 @@ def test_tensorboard_holds_the_metrics_also_after_a_resume(folder: Path) -> None
 
 
 def test_wandb_offline_writes_the_metrics_without_a_network(folder: Path) -> None:
-    wandb = pytest.importorskip("wandb")
+    import wandb
+
     options = ["--log", "wandb", "--set", "log.offline=true", "--set", "log.project=test"]
     assert main([*QUICK, "--epochs", "2", *options]) == 0
     (file,) = (folder / "run/wandb").glob("offline-run-*/*.wandb")

@@ -29,6 +29,7 @@ from train.find_lr import range_test, write_range_test
 from train.finetune import adopt, begin, errors_before, read_start, trainable, with_energies
 from train.loop import Task, continue_run, run_epochs
 from train.lowrank import ordinary
+from train.optimizers import require_optimizer
 from train.origin import command, now, session, sessions, sha256
 from train.parallel import Ranks, joined, predict_all
 from train.plan import (
@@ -78,6 +79,7 @@ def prepare_job(config: Config, directory: Path, ranks: Ranks) -> Job:
         ValueError: anything wrong with files, labels or settings.
     """
     check(config)
+    require_optimizer(config.fit)
     before = read_start(config)
     sets = read_sets(config)
     as_read, train = sets.frames, sets.frames["train"]

@@ -40,6 +40,15 @@ def make_optimizer(weights: Sequence[Tensor], fit: Fit) -> torch.optim.Optimizer
     return build(make, weights, fit, given)
 
 
+def require_optimizer(fit: Fit) -> None:
+    """Make the optimizer for a matrix and a vector.
+
+    Raises:
+        ValueError, ImportError: see `make_optimizer`.
+    """
+    make_optimizer([torch.zeros(2, 2, requires_grad=True), torch.zeros(2, requires_grad=True)], fit)
+
+
 def parse_options(lines: Sequence[str]) -> dict[str, Any]:
     """`["momentum=0.9", "betas=[0.9, 0.99]"]` -> {"momentum": 0.9, "betas": (0.9, 0.99)}; values as in TOML."""
     found: dict[str, Any] = {}
@@ -112,7 +121,7 @@ def build(make: Make, weights: Sequence[Tensor], fit: Fit, given: dict[str, Any]
             raise ValueError(f"[fit] optimizer {fit.optimizer!r} has no option {name!r}{hint}")
     try:
         return make(weights, **{k: v for k, v in own.items() if k in takes}, **given)
-    except (TypeError, ValueError, NotImplementedError, AssertionError) as error:
+    except (TypeError, ValueError, NotImplementedError, AssertionError) as error:  # how they refuse an option
         raise ValueError(f"[fit] optimizer {fit.optimizer!r}: {error}") from error
 
 
