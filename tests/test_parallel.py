@@ -31,13 +31,26 @@ OPTIONS = ["train.xyz", "--preset", "tiny", *(f"--set={key}={value}" for key, va
 DRIVER = """
 import json, os, signal, socket, sys, time
 import train.fit
-from train import loop
+from train import loop, step as train_step
 from train.cli import main
 
+MARK = json.loads(sys.argv[2])
 loop.SAVE_SECONDS, loop.VALIDATE_STEPS = 0.0, 1
 train.fit.draw = lambda directory: {}
 train.fit.seconds_per_step = lambda *_: 0.01
 step = loop.train_step
+
+def spoil(fault, rank):
+    # frame 7 is never finite while training, or rank 1 has memory for one structure only
+    gradient = train_step.gradient
+    def spoiled(run, samples, fit, *counts):
+        real = run.optimizer.param_groups[0]["lr"] > 1e-5 and run.ranks.size > 1
+        if fault == "memory" and real and rank == 1 and (run.at_once or len(samples)) > 1:
+            raise MemoryError
+        value, sums = gradient(run, samples, fit, *counts)
+        bad = fault == "poison" and real and any(abs(float(s.graph.positions[0, 0]) - MARK) < 1e-9 for s in samples)
+        return (float("nan") if bad else value), sums
+    train_step.gradient = spoiled
 
 def launch(n, arguments, fault=""):
     with socket.socket() as s:
@@ -54,9 +67,11 @@ def launch(n, arguments, fault=""):
                                   MASTER_ADDR="127.0.0.1", TORCHELASTIC_RUN_ID="test")
             def counted(run, *rest):
                 step(run, *rest)
-                if run.step == 4 and fault and rank == 1:
+                if run.step == 4 and fault.startswith("SIG") and rank == 1:
                     os.kill(os.getpid(), getattr(signal, fault))
             loop.train_step = counted
+            if fault in ("poison", "memory"):
+                spoil(fault, rank)
             code = 70
             try:
                 code = main(arguments)
@@ -80,9 +95,11 @@ def folder(tmp_path: Path) -> Path:
 
 
 def launch(folder: Path, *orders: list[Any]) -> list[dict[str, list[Any]]]:
-    """Each order: number of ranks, arguments, and perhaps the signal that hits rank 1 after its fourth step."""
+    """Each order: number of ranks, arguments, and perhaps the signal that hits rank 1 after its fourth step, or how
+    `spoil` lets steps fail."""
+    mark = float(read(folder / "train.xyz", "7").positions[0, 0])
     done = subprocess.run(
-        [sys.executable, "-c", DRIVER, json.dumps(orders)],
+        [sys.executable, "-c", DRIVER, json.dumps(orders), json.dumps(mark)],
         cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,
         timeout=200,
     )  # fmt: skip
@@ -168,6 +185,31 @@ def test_ranks_stop_and_fail_together(folder: Path) -> None:
     assert whole["codes"] == [0]
     for name in ("cut", "dead"):
         assert distance(folder / "whole", folder / name) < 1e-10, name
+
+
+def test_what_one_rank_finds_the_first_one_says(folder: Path) -> None:
+    """A frame that is not finite, in the share of either; and memory that ends on the second."""
+    run = [*OPTIONS, "--epochs", "2"]
+    skipped, stopped, full, shrunk = launch(
+        folder,
+        [2, [*run, "--output", "skipped"], "poison"],
+        [2, [*run, "--output", "stopped", "--set", "fit.max_skipped=1"], "poison"],
+        [2, [*run, "--output", "full"], "memory"],
+        [2, [*run, "--output", "shrunk", "--on-oom", "shrink"], "memory"],
+    )
+    assert skipped["codes"] == [0, 0], skipped
+    log = (folder / "skipped/log.txt").read_text()
+    assert log.count("not finite by itself: train.xyz frame 7; the step is skipped") == 2
+    assert skipped["out"][1] == skipped["err"][1] == ""
+    for refused, words in (
+        (stopped, "not finite by itself: train.xyz frame 7; that was"),
+        (full, "1 would; the largest"),
+    ):
+        assert refused["codes"] == [1, 1]
+        assert words in refused["err"][0]
+        assert refused["out"][1] == refused["err"][1] == ""
+    assert shrunk["codes"] == [0, 0], shrunk
+    assert "batches are taken 1 structures at a time" in (folder / "shrunk/log.txt").read_text()
 
 
 def test_torchrun(folder: Path) -> None:

@@ -118,7 +118,7 @@ def prepare_job(config: Config, directory: Path, ranks: Ranks) -> Job:
         plan,
         directory,
         display.tell,
-        display.say if ranks.first else lambda text: print(f"rank {ranks.rank}: {text}", flush=True),
+        display.say,
     )
     config = replace(config, model=model, fit=settings)
     sampled = (f"E0, scale and neighbors measured on {len(rows)} of {len(train)} training frames",)

@@ -54,7 +54,7 @@ def validate(run: Run, valid: Sequence[Sample], fit: Fit) -> dict[str, float | i
         e = shared_errors(run.ranks, run.potential, valid, fit.device)
         now = score(e, of_stage(fit, run))
         if not math.isfinite(now):
-            raise ValueError(
+            raise run.ranks.refusal(
                 f"step {run.step}: predictions of the validation frames are not finite, the training diverged; "
                 f"lower --set fit.learning_rate (it was {fit.learning_rate})"
             )
@@ -152,7 +152,7 @@ def run_epochs(run: Run, task: Task) -> str:
                     saved = time.monotonic()
     save_state(run, task.directory / "state.safetensors")
     if run.skipped and len(blame(run, task.valid[:8], fit)) == len(task.valid[:8]):
-        raise ValueError(
+        raise run.ranks.refusal(
             f"step {run.step}: the last {run.skipped} steps were not finite, and neither are the validation frames: "
             f"the training diverged; lower --set fit.learning_rate (it was {fit.learning_rate})"
         )

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeAlias
@@ -97,6 +98,18 @@ class Ranks:
         parts = [torch.empty_like(room) for _ in range(self.size)]
         _guarded(dist.all_gather, parts, room)
         return [part[:n] for part, n in zip(parts, sizes.tolist(), strict=True)]
+
+    def gather_texts(self, texts: Sequence[str]) -> list[str]:
+        """The texts of all ranks, one after the other."""
+        if self.size == 1:
+            return list(texts)
+        own = np.frombuffer(json.dumps(list(texts)).encode(), dtype=np.uint8)
+        parts = self.gather(torch.from_numpy(own.copy()))
+        return [text for part in parts for text in json.loads(part.numpy().tobytes())]
+
+    def refusal(self, text: str) -> BaseException:
+        """What ends all ranks, which know it: an error of the first, that says it; the others end without a word."""
+        return ValueError(text) if self.first else SystemExit(1)
 
     def require_same(self, text: str, what: str) -> None:
         """Refuse to go on when `text` is not the same on every rank.

@@ -175,20 +175,32 @@ class Failed:
 def recover(run: Run, failed: Failed, fit: Fit, say: Callable[[str], None]) -> bool:
     """Make the run ready to go on after a failed step; True: with the same batch again, False: with the next.
 
+    What any rank finds in its share, every rank learns, and the first one says.
+
     Raises:
         ValueError: too many failures in a row, or a batch that does not fit; says which frames and what to do.
     """
-    if isinstance(failed.error, OutOfMemoryElsewhere):
-        return True
     if isinstance(failed.error, OutOfMemory):
-        shrink(run, failed, fit, say)
+        problem, text = None, ""
+        try:
+            if not isinstance(failed.error, OutOfMemoryElsewhere):
+                text = shrink(run, failed, fit)
+        except ValueError as error:
+            problem = error
+        told = "; ".join(run.ranks.gather_texts([text] * bool(text)))
+        refused = run.ranks.gather_texts([str(problem)] * (problem is not None))
+        if refused:
+            raise run.ranks.refusal("; ".join(refused)) from problem
+        say(told)
         return True
-    blamed = blame(run, failed.samples, fit) or list(range(len(failed.samples)))
-    who = "the batch held" if len(blamed) == len(failed.samples) > 1 else "not finite by itself:"
-    frames = f"{who} {', '.join(failed.names[k] for k in blamed)}"
+    names = list(dict.fromkeys(run.ranks.gather_texts(failed.names)))
+    found = run.ranks.gather_texts([failed.names[k] for k in blame(run, failed.samples, fit)])
+    blamed = [name for name in names if name in found] or names
+    who = "the batch held" if len(blamed) == len(names) > 1 else "not finite by itself:"
+    frames = f"{who} {', '.join(blamed)}"
     run.skipped += 1
     if run.skipped >= fit.max_skipped:
-        raise ValueError(
+        raise run.ranks.refusal(
             f"{failed.error}; {frames}; that was step number {run.skipped} in a row to fail; look at these frames, "
             "or lower --set fit.learning_rate"
         ) from failed.error
@@ -212,8 +224,8 @@ def blame(run: Run, samples: Sequence[Sample], fit: Fit) -> list[int]:
     return found
 
 
-def shrink(run: Run, failed: Failed, fit: Fit, say: Callable[[str], None]) -> None:
-    """Batches are taken in smaller parts from now on, if the run may do that.
+def shrink(run: Run, failed: Failed, fit: Fit) -> str:
+    """Batches are taken in smaller parts from now on, if the run may do that; a sentence that says so.
 
     Raises:
         ValueError: it may not, or single structures do not fit.
@@ -235,9 +247,7 @@ def shrink(run: Run, failed: Failed, fit: Fit, say: Callable[[str], None]) -> No
             f"largest is {largest}; give {remedy}, or --on-oom shrink to take batches in parts with the same result"
         ) from failed.error
     run.at_once = n // 2
-    say(
-        f"{failed.error}; batches are taken {n // 2} structures at a time from here on; the largest is {largest}"
-    )
+    return f"{failed.error}; batches are taken {n // 2} structures at a time from here on; the largest is {largest}"
 
 
 def what_fits(run: Run, failed: Failed, fit: Fit) -> int:
