@@ -1,0 +1,1 @@
+"""Learning curves: how the error falls with the number of reference calculations."""
