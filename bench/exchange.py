@@ -20,9 +20,9 @@ import torch.distributed as dist
 import torch.multiprocessing
 
 from bench.provenance import ROOT, provenance
-from potential.model import Statistics, build
+from potential.model import Statistics, build, presets
 from train.batches import prepare
-from train.config import PRESETS, Fit
+from train.config import NETWORK, Fit
 from train.data.dataset import read
 from train.parallel import Ranks
 from train.run import start
@@ -47,7 +47,7 @@ def work(rank: int, size: int, port: int, args: argparse.Namespace, out: Path) -
     ranks = Ranks(rank, size)
     samples = prepare(read(str(ROOT / "data/acac/train_300K.xyz.xz"))[0][: args.batch], 5.0)
     facts = Statistics(("H", "C", "O"), (0.0, 0.0, 0.0), 1.0, 14.0)
-    potential = build({**PRESETS[args.preset], "cutoff": 5.0}, facts)
+    potential = build({**presets(NETWORK)[args.preset], "cutoff": 5.0}, facts)
     run, index = start(potential, Fit(), ranks=ranks), range(args.batch)
     mine = ranks.share(samples, index)
 

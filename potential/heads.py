@@ -19,12 +19,16 @@ class EnergyHead(nn.Module):
     def __init__(self, irreps_in: o3.Irreps, hidden: int = 16):
         super().__init__()
         n = irreps_in.count("0e")
-        if n == 0 or n != irreps_in.dim:
+        if n == 0:
             raise ValueError(f"an energy is read from invariant features, got {irreps_in}; give e.g. '64x0e'")
+        self.scalars = [
+            s for s, (_, ir) in zip(irreps_in.slices(), irreps_in, strict=True) if ir == o3.Irrep("0e")
+        ]
         self.linear = nn.Parameter(torch.randn(n, 1, dtype=torch.float64) / math.sqrt(n))
         self.hidden = nn.Parameter(torch.randn(n, hidden, dtype=torch.float64) / math.sqrt(n))
         self.out = nn.Parameter(torch.randn(hidden, 1, dtype=torch.float64) / math.sqrt(hidden))
 
     def forward(self, features: Tensor) -> Tensor:
-        nonlinear = torch.nn.functional.silu(features @ self.hidden) @ self.out
-        return (features @ self.linear + nonlinear).squeeze(1)
+        invariants = torch.cat([features[:, s] for s in self.scalars], dim=1)
+        nonlinear = torch.nn.functional.silu(invariants @ self.hidden) @ self.out
+        return (invariants @ self.linear + nonlinear).squeeze(1)

@@ -117,6 +117,29 @@ def build(
     return Potential(network, head, statistics).to(dtype)
 
 
+def presets(network: str) -> dict[str, dict[str, Any]]:
+    """What each preset (tiny, small, medium, large) makes of the dials of a network.
+
+    Raises:
+        ValueError: an unknown network, with the nearest known one.
+    """
+    found: dict[str, dict[str, Any]] = architecture(network)[0].presets
+    return found
+
+
+def architecture(name: Any) -> tuple[Any, Any]:
+    """Dials and class of a network.
+
+    Raises:
+        ValueError: an unknown network, with the nearest known one.
+    """
+    if not isinstance(name, str) or name not in NETWORKS:
+        raise ValueError(
+            f"there is no network {name!r}{suggestion(name, NETWORKS)}; there are {', '.join(NETWORKS)}"
+        )
+    return NETWORKS[name]
+
+
 def settings(config: Mapping[str, Any]) -> tuple[Any, Any]:
     """The network's class and its checked dials, from {"network": name, dial: value, ...}.
 
@@ -125,16 +148,15 @@ def settings(config: Mapping[str, Any]) -> tuple[Any, Any]:
     """
     dials = dict(config)
     name = dials.pop("network", "equivariant")
-    if not isinstance(name, str) or name not in NETWORKS:
-        raise ValueError(
-            f"there is no network {name!r}{suggestion(name, NETWORKS)}; there are {', '.join(NETWORKS)}"
-        )
-    config_type, network_type = NETWORKS[name]
+    config_type, network_type = architecture(name)
     known = [f.name for f in fields(config_type)]
     for key in dials:
         if key not in known:
+            others = [n for n, (other, _) in NETWORKS.items() if key in [f.name for f in fields(other)]]
+            whose = f", which is a dial of {', '.join(others)}" if others else ""
             raise ValueError(
-                f"[model] has no setting {key!r}{suggestion(key, known)}; it has {', '.join(known)}"
+                f"[model] has no setting {key!r}{whose}{suggestion(key, known)}; "
+                f"network {name} has {', '.join(known)}"
             )
     return network_type, config_type(**dials)
 

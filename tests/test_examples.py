@@ -17,7 +17,8 @@ import pytest
 from ase.io import read, write
 
 from potential import Statistics, build, save
-from train.config import PRESETS, Config, Data, Fit
+from potential.model import presets
+from train.config import NETWORK, Config, Data, Fit
 from train.fit import fit
 
 ROOT = Path(__file__).parents[1]
@@ -49,7 +50,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained potential of H, C, O with forces so weak that atoms fly straight on."""
     path = tmp_path_factory.mktemp("model") / "model.safetensors"
     statistics = Statistics(("H", "C", "O"), (-13.0, -1030.0, -2042.0), 1e-3, 12.0)
-    save(build({**PRESETS["tiny"], "cutoff": 5.0}, statistics), path)
+    save(build({**presets(NETWORK)["tiny"], "cutoff": 5.0}, statistics), path)
     return path
 
 

@@ -10,7 +10,7 @@ quotient is at most 1e-8 in float64 and 1e-5 in float32.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
 
@@ -35,7 +35,11 @@ ELEMENTS = {
 CUTOFF = 4.0
 BOUND = {"float64": 1e-8, "float32": 1e-5}
 # Dials that make a network quick to test; one without an entry is tested with its defaults.
-SMALL = {"equivariant": {"channels": 16, "message_channels": 8, "vector_channels": 8}}
+SMALL = {
+    "equivariant": {"channels": 16, "message_channels": 8, "vector_channels": 8},
+    "painn": {"channels": 8, "n_layers": 2, "n_radial": 6},
+    "schnet": {"channels": 8, "n_layers": 2, "n_radial": 6},
+}
 # lmax, hidden_lmax, correlation, n_layers of the flagship: every value of each at least once
 DIALS = [
     (1, 0, 1, 1),
@@ -91,11 +95,15 @@ def outcome(model: Potential, atoms: Atoms) -> Outcome:
 
 def scatter(rng: np.random.Generator, atoms: Atoms, n_atoms: int, closest: float = 1.1) -> Atoms:
     """Random atoms in the cell, one by one, none nearer to another or to an image than `closest`."""
+    images = np.array(list(product(*(range(-2 * p, 2 * p + 1) for p in atoms.pbc)))) @ atoms.cell.array
+    own = np.linalg.norm(images, axis=1)
+    assert own[own > 0].min(initial=np.inf) > closest
     while len(atoms) < n_atoms:
         new = Atoms([str(rng.choice(list(ELEMENTS)))], [rng.uniform(size=3) @ atoms.cell.array])
-        trial = atoms + new
-        if not len(neighbor_list("i", trial, closest)):
-            atoms = trial
+        apart = np.linalg.norm(atoms.positions - new.positions - images[:, None], axis=-1)
+        if apart.min(initial=np.inf) > closest:
+            atoms = atoms + new
+    assert not len(neighbor_list("i", atoms, closest))
     return atoms
 
 
@@ -330,13 +338,16 @@ def test_batch_equals_single(model: Potential, within: Within) -> None:
 
 # --- derivatives --------------------------------------------------------------------------------------------
 
-# Central differences of 8th order. The third derivative of the energy jumps where a pair crosses the cutoff, so
-# steps are small; rounding of the large e0 keeps them from being smaller.
+# Central differences of 8th order, without the large e0 and its rounding. The third derivative of the energy jumps
+# where a pair crosses the cutoff, so steps are small.
 STENCIL = ((1, 4 / 5), (2, -1 / 5), (3, 4 / 105), (4, -1 / 280))
-STEP = 0.004  # Å, or 1 for a derivative by a number
+STEP = 0.001  # Å, or 1 for a derivative by a number
 
 
 def energies_of(model: Potential, structures: list[Atoms]) -> Array:
+    """Without e0."""
+    model = recast(model, model.dtype)
+    model.statistics = replace(model.statistics, e0=(0.0,) * len(ELEMENTS))
     graphs: list[Graph] = [from_atoms(atoms, CUTOFF) for atoms in structures]
     return predict(model, collate(graphs)).energy.numpy()
 
@@ -388,7 +399,9 @@ def test_float32_says_what_float64_says(network: str, kind: Callable[..., Atoms]
 
     Virial and stress are held to 1e-6 of the sum of |r_ij| |dE/dr_ij|, as rounding goes with the terms: where they
     cancel most (dense1 of the flagship, to 1/38) the virial differs by 1.2e-5 of itself but 3e-7 of its terms.
+    Others get 3e-6: fast radial functions, which the flagship damps, feel the rounding of r (painn, dense3: 1.6e-6).
     """
+    of_terms = 1e-6 if network == "equivariant" else 3e-6
     single, bound = potential(network, "float32"), BOUND["float32"]
     double, atoms = recast(single, torch.float64), kind(np.random.default_rng(seed))
     got, expected = outcome(single, atoms), outcome(double, atoms)
@@ -399,9 +412,9 @@ def test_float32_says_what_float64_says(network: str, kind: Callable[..., Atoms]
     compare(got, expected, check, stresses=False)
     _, vectors, gradient = edge_gradient(double, from_atoms(atoms, CUTOFF))
     terms = (vectors.detach().norm(dim=1) * gradient.detach().norm(dim=1)).sum().item()
-    assert np.abs(got.virial - expected.virial).max() <= 1e-6 * terms
+    assert np.abs(got.virial - expected.virial).max() <= of_terms * terms
     if got.stress is not None and expected.stress is not None:
-        assert np.abs(got.stress - expected.stress).max() * atoms.get_volume() <= 1e-6 * terms
+        assert np.abs(got.stress - expected.stress).max() * atoms.get_volume() <= of_terms * terms
 
 
 @pytest.mark.parametrize("kind", [ethanol, crystal])

@@ -15,9 +15,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from potential.model import presets
+from potential.model import settings as settings_of
 from potential.networks import NETWORKS
+from potential.networks.dials import SIZES
 from train.cli import main
-from train.config import FLAT, Config, Model, Weights, check
+from train.config import FLAT, PRESETS, Config, Model, Weights, check
 from train.data.keys import ENERGY_UNITS, LENGTH_UNITS
 from train.manual import SCHEMA, commented, document, model_options, schema
 from train.option import Option, inside, options, parse
@@ -63,7 +66,8 @@ def test_printed_file_is_complete_and_reads_back_as_the_defaults(
     assert update(Config(), read) == Config()
     assert read["fit"]["learning_rate"] == Config().fit.learning_rate
     lines = text.splitlines()
-    for section, o in EVERY:
+    defaults = [*((s, o) for s, o in EVERY if s != "model"), *(("model", o) for o in model_options())]
+    for section, o in defaults:
         commented_out = "# " if section in ("model", "weights") else ""
         at = next(k for k, line in enumerate(lines) if line.startswith(f"{commented_out}{o.name} = "))
         said = " ".join(line.removeprefix("# ") for line in lines[max(0, at - 4) : at])
@@ -71,6 +75,29 @@ def test_printed_file_is_complete_and_reads_back_as_the_defaults(
         assert not o.unit or f"[{o.unit}" in said
     uncommented = "\n".join(line.removeprefix("# ") if " = " in line else line for line in lines)
     assert tomllib.loads(uncommented)["model"]["channels"] == 64
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_printed_file_explains_the_dials_of_the_network(
+    network: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--network", network, "--print-config"]) == 0
+    text = capsys.readouterr().out
+    assert tomllib.loads(text)["model"] == {"network": network}
+    assert f'network = "{network}"' in text.splitlines()
+    for o in model_options(network)[2:]:
+        assert f"# {o.name} = " in text
+    assert {p for o in model_options(network) for p in PRESETS if f" {p}: " in o.text} == {*PRESETS} - {
+        "small"
+    }
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_every_network_has_every_preset_and_small_is_its_default(network: str) -> None:
+    assert tuple(presets(network)) == PRESETS == SIZES
+    assert settings_of({"network": network, **presets(network)["small"]})[1] == NETWORKS[network][0]()
+    for dials in presets(network).values():
+        settings_of({"network": network, **dials})
 
 
 def test_printed_file_names_the_schema(capsys: pytest.CaptureFixture[str]) -> None:

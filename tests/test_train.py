@@ -21,7 +21,9 @@ from ase.io import read, write
 
 from potential import EquivCalculator, load
 from potential.checkpoint import read as read_tensors
+from potential.model import configuration, presets
 from train.cli import main
+from train.toml import tomllib
 
 DATA = Path(__file__).parents[1] / "data"
 QUICK = ["--preset", "tiny", "--set", "model.channels=8", "--set", "fit.batch_size=4"]
@@ -242,6 +244,11 @@ def test_help_answers_in_a_second() -> None:
             ["train.xyz", "--set", "model.cuttoff=4.0"],
             ["[model] has no setting 'cuttoff'", "did you mean 'cutoff'"],
         ),
+        (["train.xyz", "--network", "paiN"], ["there is no network 'paiN'", "did you mean 'painn'"]),
+        (
+            ["train.xyz", "--network", "painn", "--set", "model.correlation=2"],
+            ["no setting 'correlation', which is a dial of equivariant", "network painn has channels"],
+        ),
         (["train.xyz", "--set", "fit.batchsize=4"], ["'batchsize'", "did you mean 'batch_size'"]),
         (["train.xyz", "--set", "fti.batch_size=4"], ["[fti]", "did you mean 'fit'"]),
         (["train.xyz", "--set", "fit.batch_size=many"], ["batch_size", "whole number"]),
@@ -334,6 +341,7 @@ def test_resume_refuses_another_run(folder: Path, capsys: pytest.CaptureFixture[
         (["--set", "model.channels=12"], "model settings"),
         (["--set", "fit.ema=0.5"], "fit settings (ema)"),
         (["--preset", "medium"], "--preset with --resume"),
+        (["--network", "painn"], "--network with --resume"),
         (["--epochs", "1"], "2 epochs are done already"),
     ):
         assert main(["--resume", "--output", "run", "--epochs", "4", *options]) == 1
@@ -385,6 +393,21 @@ def test_a_preset_replaces_that_of_a_configuration(folder: Path, capsys: pytest.
     (folder / "c.toml").write_text("[model]\npreset = 'tiny'\nchannels = 16\ncutoff = 4.0\n")
     assert main(["train.xyz", "--config", "c.toml", "--preset", "small", "--dry-run"]) == 0
     assert "157,977 parameters" in capsys.readouterr().out
+
+
+def test_another_network_takes_its_own_preset(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also over a configuration of the flagship, whose widths are not its own."""
+    assert main(["train.xyz", "--epochs", "2", "--output", "run", *QUICK]) == 0
+    own = ["--config", "run/config.toml", "--network", "painn"]
+    assert main([*own, "--output", "two"]) == 0
+    dials = configuration(load("two/model.safetensors"))
+    assert dials["network"] == "painn"
+    assert dials.items() >= presets("painn")["tiny"].items()
+    assert main(["--resume", "--output", "two", "--epochs", "3"]) == 0
+    assert main(["train.xyz", "--from", "two/model.safetensors", "--epochs", "1", "--output", "on"]) == 0
+    assert tomllib.loads(Path("on/config.toml").read_text())["model"]["preset"] == "tiny"
+    assert main([*own, "--set", "model.smoothness=2.0", "--output", "three"]) == 1
+    assert "no setting 'smoothness', which is a dial of equivariant" in capsys.readouterr().err
 
 
 def test_files_weights_folds_and_e0_reach_the_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

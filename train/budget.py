@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from potential.analysis.worker import forget_peak, memory
-from potential.model import Potential
-from train.config import PRESETS, Fit
+from potential.model import Potential, presets
+from train.config import Fit
 from train.display import duration
 from train.evaluate import evaluate
 from train.loop import VALIDATE_STEPS, Task
@@ -78,8 +78,9 @@ def costs(potential: Potential, model: Mapping[str, Any], task: Task) -> list[Co
     if task.fit.start:
         return [measure_cost(str(model.get("preset") or OWN), potential, task)]
     found = []
-    dials = {key for preset in PRESETS.values() for key in preset}
-    for name, sizes in PRESETS.items():
+    of_network = presets(model["network"])
+    dials = {key for preset in of_network.values() for key in preset}
+    for name, sizes in of_network.items():
         own = name == model.get("preset")
         settings = {**{k: v for k, v in model.items() if k not in dials}, **sizes}
         other = None if own else make_potential(settings, potential.statistics, task.fit)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from train.config import PRESETS, TUNING, Config, check, set_name
+from train.config import NETWORK, TUNING, Config, check, set_name
 from train.options import add_feeding, add_files, add_labels, add_start, data_settings
 from train.toml import parse_assignment, read_toml, update
 
@@ -40,6 +41,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--preset", help="size of the network: tiny, small, medium or large (default: from the data)"
     )
+    p.add_argument("--network", metavar="NAME", help=f"architecture (default: {NETWORK}; see docs/CONFIG.md)")
     add_feeding(p)
     p.add_argument("--seed", type=int, help="of weights, split and shuffling (default: 0)")
     p.add_argument("--device", help="cpu or cuda (default: cpu)")
@@ -116,15 +118,13 @@ def configuration(args: argparse.Namespace) -> tuple[Config, Path]:
         if update(config, given).fit.start and not args.start and not args.resume:
             config = update(config, {"fit": TUNING})
         config = update(config, given)
-    if args.preset:
-        if args.resume:
+    for name in ("network", "preset"):
+        if getattr(args, name) and args.resume:
             raise ValueError(
-                "--preset with --resume: a run keeps its network; start a new run in another --output"
+                f"--{name} with --resume: a run keeps its network; start a new run in another --output"
             )
-        dials = {
-            key for preset in PRESETS.values() for key in preset
-        }  # of another preset, in a given TOML file
-        config = replace(config, model={k: v for k, v in config.model.items() if k not in dials})
+    if (args.network or args.preset) and config.model:
+        config = replace(config, model=_without_preset(config.model))
     for name in ("epochs", "minutes"):
         if getattr(args, name) is not None and not getattr(args, name) > 0:
             raise ValueError(f"--{name} is {getattr(args, name)}; it must be positive")
@@ -133,7 +133,7 @@ def configuration(args: argparse.Namespace) -> tuple[Config, Path]:
     )
     options: dict[str, dict[str, Any]] = {
         "data": {**data_settings(args), "folds": args.folds, "fold": args.fold, "replay": args.replay},
-        "model": {"preset": args.preset},
+        "model": {"preset": args.preset, "network": args.network},
         "log": {"to": args.log},
         "fit": {
             "seed": args.seed,
@@ -155,6 +155,14 @@ def configuration(args: argparse.Namespace) -> tuple[Config, Path]:
     if not config.data.train and not args.print_config:
         raise ValueError("no training file; give one, for example: potential-train train.xyz")
     return config, Path(args.output or f"{set_name(next(iter(config.data.train), ''))}-run")
+
+
+def _without_preset(model: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of the model, of a given TOML file, without the dials that its preset set."""
+    from potential.model import presets  # heavy, and rarely needed
+
+    dials = {key for preset in presets(model.get("network", NETWORK)).values() for key in preset}
+    return {k: v for k, v in model.items() if k not in dials}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -9,12 +9,8 @@ from typing import Any
 
 from train.option import check_values, option, suggest
 
-PRESETS: dict[str, dict[str, int]] = {
-    "tiny": {"channels": 16, "message_channels": 16, "vector_channels": 8, "lmax": 2, "correlation": 2},
-    "small": {"channels": 64, "message_channels": 32, "vector_channels": 16, "lmax": 2},
-    "medium": {"channels": 128, "message_channels": 64, "vector_channels": 32, "lmax": 2},
-    "large": {"channels": 192, "message_channels": 96, "vector_channels": 48, "lmax": 3, "hidden_lmax": 2},
-}
+PRESETS = ("tiny", "small", "medium", "large")  # what each makes of the dials: potential.model.presets
+NETWORK = "equivariant"  # where no other is asked for
 
 
 @dataclass(frozen=True)
@@ -204,10 +200,8 @@ class Fit:
 class Model:
     """[model]: the network. A dial that is not given follows from the preset, the cutoff from the data."""
 
-    preset: str = option(
-        "small", "size of the network; not given: from the amount of data", choices=tuple(PRESETS)
-    )
-    network: str = option("equivariant", "architecture")
+    preset: str = option("small", "size of the network; not given: from the amount of data", choices=PRESETS)
+    network: str = option(NETWORK, "architecture")
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from potential.analysis.split import measure_split
 from potential.calculator import EquivCalculator
 from potential.chunks import predict_in_chunks
 from potential.graph import Graph, collate, from_atoms
-from potential.model import Statistics, build
+from potential.model import Statistics, build, presets
 from potential.physics import Prediction
 from train.batches import Sample
-from train.config import PRESETS, Fit
+from train.config import NETWORK, PRESETS, Fit
 from train.loss import Targets
 from train.option import suggest
 from train.run import start
@@ -35,20 +35,24 @@ def factory(
     model: str = "",
     skin: float = 0.0,
 ) -> EquivCalculator:
-    """The calculator of a saved model, or of an untrained one of a preset.
+    """The calculator of a saved model, or of an untrained one of a preset: small, or painn-small of another network.
 
     Raises:
-        ValueError: an unknown preset, or no model in the file.
+        ValueError: an unknown network or preset, or no model in the file.
     """
     if model:
         return EquivCalculator(model, dtype=dtype, skin=skin)
-    if preset not in PRESETS:
+    network, _, size = preset.rpartition("-")
+    if size not in PRESETS:
         raise ValueError(
-            f"there is no preset {preset!r}{suggest(preset, PRESETS)}; there are {', '.join(PRESETS)}"
+            f"there is no preset {size!r}{suggest(size, PRESETS)}; there are {', '.join(PRESETS)}, of another "
+            f"network with its name before, as in painn-{PRESETS[0]}"
         )
+    network = network or NETWORK
+    config = {"network": network, **presets(network)[size], "cutoff": cutoff}
     facts = Statistics(tuple(elements), (0.0,) * len(elements), 1.0, MEAN_NEIGHBORS)
     precision: torch.dtype = getattr(torch, dtype)
-    return EquivCalculator(build({**PRESETS[preset], "cutoff": cutoff}, facts, dtype=precision), skin=skin)
+    return EquivCalculator(build(config, facts, dtype=precision), skin=skin)
 
 
 def about(calculator: EquivCalculator) -> dict[str, Any]:

@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from potential import Potential, Statistics, build
 from potential.checkpoint import load
-from potential.model import Potential, Statistics, build, check_device, configuration, recast, settings
+from potential.model import check_device, configuration, presets, recast, settings
 from train.batches import Sample, prepare
 from train.columns import EACH, representatives, spaced, symbols, take
-from train.config import PRESETS, Config, Fit
+from train.config import Config, Fit
 from train.data.dataset import Frame
 from train.data.files import expand
 from train.evaluate import evaluate
@@ -60,7 +61,7 @@ def adopt(given: Mapping[str, Any], start: Potential, path: str) -> tuple[dict[s
         ValueError: other ones are given.
     """
     own = configuration(start)
-    preset = next((name for name, dials in PRESETS.items() if dials.items() <= own.items()), None)
+    preset = next((p for p, dials in presets(own["network"]).items() if dials.items() <= own.items()), None)
     settings({**own, **{k: v for k, v in given.items() if k != "preset"}})  # did-you-mean
     for key, value in given.items():
         has = preset or "none" if key == "preset" else own[key]

@@ -17,9 +17,9 @@ from typing import Any
 import tomli_w
 
 from potential import __version__
-from potential.model import settings
+from potential.model import presets, settings
 from potential.networks import NETWORKS
-from train.config import FLAT, PRESETS, SECTIONS, Config, Model, Weights
+from train.config import FLAT, SECTIONS, Config, Model, Weights
 from train.option import Option, options, parse
 
 SCHEMA = "config.schema.json"
@@ -42,11 +42,11 @@ def model_options(network: str = Model().network) -> list[Option]:
     for dial in options(NETWORKS[network][0]):
         sizes = {
             name: values[dial.name]
-            for name, values in PRESETS.items()
+            for name, values in presets(network).items()
             if values.get(dial.name, dial.default) != dial.default
         }
         text = dial.text
-        if sizes and network == Model().network:
+        if sizes:
             text += f"; preset {', '.join(f'{name}: {value}' for name, value in sizes.items())}"
         if dial.name == "cutoff":
             text += "; not given: from the density of the data"
@@ -134,10 +134,10 @@ def schema() -> dict[str, Any]:
 
 def section_schema(description: str, found: list[Option]) -> dict[str, Any]:
     """A section; where networks share the name of a dial, it may be as any of them says."""
-    properties: dict[str, Any] = {}
+    several: dict[str, list[dict[str, Any]]] = {}
     for o in found:
-        one = option_schema(o)
-        properties[o.name] = {"anyOf": [properties[o.name], one]} if o.name in properties else one
+        several.setdefault(o.name, []).append(option_schema(o))
+    properties = {name: {"anyOf": of} if len(of) > 1 else of[0] for name, of in several.items()}
     return {
         "type": "object",
         "description": description,

@@ -13,11 +13,11 @@ import torch
 from ase.data import atomic_numbers
 
 from potential.graph import from_atoms
-from potential.model import Potential, Statistics, build, check_device, settings
+from potential.model import Potential, Statistics, build, check_device, presets, settings
 from train.batches import Sample, measured
 from train.buckets import epoch_batches, filled
 from train.columns import labelled, n_labels, sizes, symbols
-from train.config import PRESETS, Config, Fit
+from train.config import NETWORK, Config, Fit
 from train.data.dataset import Frame
 from train.data.labels import LABELS
 from train.loop import Task
@@ -44,7 +44,8 @@ def choose_model(config: Config, frames: Sequence[Frame]) -> tuple[dict[str, Any
     if preset is None:
         preset = "tiny" if n < 2000 else "small" if n < 3_000_000 else "medium"
         why.append(f"preset {preset}: {n:,} labels (energies and force components) to learn from")
-    model = {"network": "equivariant", **PRESETS[preset], **given}
+    network = given.pop("network", NETWORK)
+    model = {"network": network, **presets(network)[preset], **given}
     if "cutoff" not in given:
         some = frames[:: max(1, len(frames) // 20)]
         density = sum(len(from_atoms(f.atoms, 5.0).center) for f in some) / sum(len(f.atoms) for f in some)

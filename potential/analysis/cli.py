@@ -55,7 +55,11 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("model", nargs="*", help="files written by potential-train or potential.save")
     p.add_argument(
-        "--preset", nargs="+", default=[], metavar="NAME", help="untrained networks: tiny, small, ..."
+        "--preset",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="untrained networks: tiny, small, ...; painn-tiny, ...",
     )
     p.add_argument(
         "--calculator", action=_AddCalculator, default=[], metavar="[NAME=]MODULE:FACTORY",

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from potential.networks.equivariant import Equivariant, EquivariantConfig
+from potential.networks.painn import PaiNN, PaiNNConfig
+from potential.networks.schnet import SchNet, SchNetConfig
 
 
 class Network(Protocol):
@@ -26,4 +28,8 @@ class Network(Protocol):
 
 
 # name -> (dataclass of dials, network built from dials, number of elements and mean number of neighbors)
-NETWORKS: dict[str, tuple[Any, Any]] = {"equivariant": (EquivariantConfig, Equivariant)}
+NETWORKS: dict[str, tuple[Any, Any]] = {
+    "equivariant": (EquivariantConfig, Equivariant),
+    "painn": (PaiNNConfig, PaiNN),
+    "schnet": (SchNetConfig, SchNet),
+}

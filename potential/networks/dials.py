@@ -6,12 +6,22 @@ from dataclasses import field, fields
 from typing import Any, TypeVar
 
 N = TypeVar("N", int, float)
+SIZES = ("tiny", "small", "medium", "large")
 
 
 def dial(default: N, text: str, range: tuple[N, N], unit: str = "") -> N:
     """A field of a frozen dataclass of dials; both ends of the range are allowed."""
     found: N = field(default=default, metadata={"text": text, "range": range, "unit": unit})
     return found
+
+
+def sizes(**values: tuple[int, int, int, int]) -> dict[str, dict[str, int]]:
+    """What each preset makes of the dials that it sets.
+
+    >>> sizes(channels=(16, 32, 64, 128))["medium"]
+    {'channels': 64}
+    """
+    return {size: {name: of[k] for name, of in values.items()} for k, size in enumerate(SIZES)}
 
 
 def check_dials(dials: Any) -> None:

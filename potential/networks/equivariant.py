@@ -25,7 +25,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 from e3nn import o3
@@ -48,6 +48,19 @@ SILU_GAIN, SIGMOID_GAIN = 1.676532, 1.846229  # the outputs of a standard normal
 @dataclass(frozen=True)
 class EquivariantConfig:
     """Dials of the network. `channels` sets the width, `cutoff` the reach of one layer."""
+
+    presets: ClassVar = {
+        "tiny": {"channels": 16, "message_channels": 16, "vector_channels": 8, "lmax": 2, "correlation": 2},
+        "small": {"channels": 64, "message_channels": 32, "vector_channels": 16, "lmax": 2},
+        "medium": {"channels": 128, "message_channels": 64, "vector_channels": 32, "lmax": 2},
+        "large": {
+            "channels": 192,
+            "message_channels": 96,
+            "vector_channels": 48,
+            "lmax": 3,
+            "hidden_lmax": 2,
+        },
+    }
 
     channels: int = dial(64, "scalar features of an atom: the width of the network", (1, 4096))
     message_channels: int = dial(32, "channels of the messages that are summed over neighbors", (1, 4096))
