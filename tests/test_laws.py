@@ -2,7 +2,8 @@
 
 Each law compares two predictions that must be equal. Their largest difference is divided by a scale: per-atom
 energies by the RMS of (energy - e0) in the structure, or by the potential's unit of energy if that is more; total
-energies by that times the number of atoms; forces, stress and virial by the largest |component| expected. The
+energies by that times the number of atoms; forces, stress and virial by the largest |component| expected, forces of
+crystals whose edges cancel to less than a tenth (egnn, dense3: to 1/34) by a tenth of what they pull at an atom. The
 quotient is at most 1e-8 in float64 and 1e-5 in float32.
 `pytest --junitxml=FILE` writes the quotients down.
 """
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +26,7 @@ from ase.neighborlist import neighbor_list
 from potential import Graph, Potential, Statistics, build, collate, from_atoms, predict
 from potential.model import recast
 from potential.networks import NETWORKS
-from potential.physics import edge_gradient, stress
+from potential.physics import assemble, edge_gradient, stress
 
 ELEMENTS = {
     "H": -13.59,
@@ -37,11 +39,16 @@ BOUND = {"float64": 1e-8, "float32": 1e-5}
 # Dials that make a network quick to test; one without an entry is tested with its defaults.
 SMALL = {
     "equivariant": {"channels": 16, "message_channels": 8, "vector_channels": 8},
+    "allegro": {"channels": 8, "tensor_channels": 4, "n_radial": 4},
+    "egnn": {"channels": 12, "n_layers": 2},
+    "l1net": {"channels": 8, "n_layers": 2, "n_radial": 4, "radial_width": 8},
+    "mace": {"channels": 4, "n_radial": 4, "radial_width": 8},
+    "nequip": {"channels": 4, "lmax": 1, "n_radial": 4, "radial_width": 8},
     "painn": {"channels": 8, "n_layers": 2, "n_radial": 6},
     "schnet": {"channels": 8, "n_layers": 2, "n_radial": 6},
 }
 # lmax, hidden_lmax, correlation, n_layers of the flagship: every value of each at least once
-DIALS = [
+FLAGSHIP = [
     (1, 0, 1, 1),
     (1, 1, 3, 2),
     (2, 0, 2, 3),
@@ -50,6 +57,24 @@ DIALS = [
     (3, 0, 4, 1),
     (3, 2, 1, 4),
     (3, 3, 3, 2),
+]
+NAMES = ("lmax", "hidden_lmax", "correlation", "n_layers")
+DIALS: list[tuple[str, dict[str, int]]] = [
+    *(("equivariant", dict(zip(NAMES, dials, strict=True))) for dials in FLAGSHIP),
+    ("allegro", {"lmax": 0, "n_layers": 1}),
+    ("allegro", {"lmax": 1, "lmax_out": 1, "n_layers": 3}),
+    ("allegro", {"lmax": 3, "parity": 0, "lmax_out": 2}),
+    ("egnn", {"n_layers": 4}),
+    ("l1net", {"n_layers": 1}),
+    ("l1net", {"n_layers": 3, "lmax_out": 1}),
+    ("mace", {"lmax": 1, "hidden_lmax": 0, "correlation": 4}),
+    ("mace", {"lmax": 2, "hidden_lmax": 2, "correlation": 1, "lmax_out": 1, "n_layers": 3}),
+    ("mace", {"lmax": 3, "hidden_lmax": 1, "correlation": 3, "n_layers": 1}),
+    ("nequip", {"lmax": 0, "n_layers": 2}),
+    ("nequip", {"lmax": 2, "parity": 0, "lmax_out": 1}),
+    ("nequip", {"lmax": 3, "n_layers": 3}),
+    ("painn", {"n_layers": 4}),
+    ("schnet", {"n_layers": 1}),
 ]
 SEEDS = range(4)
 Within = Callable[[float], None]
@@ -65,6 +90,7 @@ class Outcome:
     forces: Array
     virial: Array
     stress: Array | None  # None unless periodic in all directions
+    pull: float  # largest |component| of the forces, or a tenth of the sum of |dE/dr_ij| over an atom's edges
     interaction: float  # RMS of energy - e0 over the atoms, at least the potential's unit of energy
 
 
@@ -72,23 +98,25 @@ class Outcome:
 
 
 @cache
-def potential(network: str, dtype: str, dials: tuple[int, ...] = ()) -> Potential:
-    chosen = dict(zip(("lmax", "hidden_lmax", "correlation", "n_layers"), dials, strict=False))
-    config = {"network": network, "cutoff": CUTOFF, **SMALL.get(network, {}), **chosen}
+def potential(network: str, dtype: str, dials: tuple[tuple[str, int], ...] = ()) -> Potential:
+    config = {"network": network, "cutoff": CUTOFF, **SMALL.get(network, {}), **dict(dials)}
     statistics = Statistics(tuple(ELEMENTS), tuple(ELEMENTS.values()), scale=1.7, mean_neighbors=14.0)
     return build(config, statistics, seed=5, dtype=getattr(torch, dtype)).requires_grad_(False)
 
 
 def outcome(model: Potential, atoms: Atoms) -> Outcome:
     graph = from_atoms(atoms, CUTOFF)
-    p = predict(model, graph)
-    relative = p.node_energy.numpy() - [ELEMENTS[s] for s in atoms.symbols]
+    edges = edge_gradient(model, graph)
+    p = assemble(graph, *edges)
+    relative = p.node_energy.detach().numpy() - [ELEMENTS[s] for s in atoms.symbols]
+    pulls = torch.zeros(len(atoms)).index_add(0, graph.center, edges[2].norm(dim=1).float())
     return Outcome(
         energy=p.energy.item(),
-        energies=p.node_energy.numpy(),
+        energies=p.node_energy.detach().numpy(),
         forces=p.forces.numpy(),
         virial=p.virial[0].numpy(),
         stress=stress(p.virial, graph.cell, graph.pbc)[0].numpy() if atoms.pbc.all() else None,
+        pull=max(p.forces.abs().max().item(), 0.1 * pulls.max().item()),
         interaction=max(float(np.sqrt(np.mean(relative**2))), model.statistics.scale),
     )
 
@@ -137,10 +165,16 @@ def slab(rng: np.random.Generator) -> Atoms:
 
 
 KINDS = (ethanol, cluster, crystal, dense, slab)
-STRUCTURES = [pytest.param(kind, seed, id=f"{kind.__name__}{seed}") for kind in KINDS for seed in SEEDS]
-CRYSTALS = [
-    pytest.param(kind, seed, id=f"{kind.__name__}{seed}") for kind in (crystal, dense) for seed in SEEDS
-]
+
+
+def cases(*kinds: Callable[..., Atoms]) -> list[Any]:
+    """Structures for each network: every seed for the flagship, two for the others."""
+    found = [(n, kind, seed) for n in NETWORKS for kind in kinds for seed in SEEDS]
+    few = [case for case in found if case[0] == "equivariant" or case[2] < 2]
+    return [pytest.param(*case, id=f"{case[0]}-{case[1].__name__}{case[2]}") for case in few]
+
+
+STRUCTURES, CRYSTALS = cases(*KINDS), cases(crystal, dense)
 
 
 @pytest.fixture(params=list(NETWORKS))
@@ -181,7 +215,7 @@ def compare(got: Outcome, expected: Outcome, within: Within, stresses: bool = Tr
     n = len(expected.energies)
     within(float(np.abs(got.energies - expected.energies).max()) / expected.interaction)
     within(abs(got.energy - expected.energy) / (n * expected.interaction))
-    within(relative(got.forces, expected.forces))
+    within(float(np.abs(got.forces - expected.forces).max()) / expected.pull)
     if stresses and got.stress is not None and expected.stress is not None:
         within(relative(got.stress, expected.stress))
 
@@ -198,9 +232,7 @@ def turned(atoms: Atoms, q: Array) -> Atoms:
 def check_turning(model: Potential, atoms: Atoms, q: Array, within: Within) -> None:
     one, two = outcome(model, atoms), outcome(model, turned(atoms, q))
     rotated = None if one.stress is None else q @ one.stress @ q.T
-    expected = Outcome(
-        one.energy, one.energies, one.forces @ q.T, q @ one.virial @ q.T, rotated, one.interaction
-    )
+    expected = replace(one, forces=one.forces @ q.T, virial=q @ one.virial @ q.T, stress=rotated)
     compare(two, expected, within)
     within(relative(two.virial, expected.virial))
 
@@ -221,7 +253,7 @@ def test_structures_are_hard_enough() -> None:
 
 
 @pytest.mark.parametrize("improper", [False, True], ids=["proper", "improper"])
-@pytest.mark.parametrize(("kind", "seed"), STRUCTURES)
+@pytest.mark.parametrize(("network", "kind", "seed"), STRUCTURES)
 def test_rotation(
     model: Potential, kind: Callable[..., Atoms], seed: int, improper: bool, within: Within
 ) -> None:
@@ -229,23 +261,23 @@ def test_rotation(
     check_turning(model, kind(rng), orthogonal(rng, improper), within)
 
 
-@pytest.mark.parametrize("dials", DIALS, ids=str)
-def test_rotation_at_every_dial(dtype: str, dials: tuple[int, ...], within: Within) -> None:
-    model = potential("equivariant", dtype, dials)
+@pytest.mark.parametrize(("of", "dials"), DIALS, ids=str)
+def test_rotation_at_every_dial(dtype: str, of: str, dials: dict[str, int], within: Within) -> None:
+    model = potential(of, dtype, tuple(dials.items()))
     for kind in (ethanol, crystal):
         rng = np.random.default_rng(2)
         check_turning(model, kind(rng), orthogonal(rng, improper=True), within)
 
 
-@pytest.mark.parametrize("dials", DIALS, ids=str)
-def test_a_single_precision_model_is_exact_in_double(dials: tuple[int, ...], within: Within) -> None:
+@pytest.mark.parametrize(("of", "dials"), DIALS, ids=str)
+def test_a_single_precision_model_is_exact_in_double(of: str, dials: dict[str, int], within: Within) -> None:
     """`recast` renews the constants (couplings, quadrature) that float32 had rounded."""
     rng = np.random.default_rng(3)
-    model = recast(potential("equivariant", "float32", dials), torch.float64)
+    model = recast(potential(of, "float32", tuple(dials.items())), torch.float64)
     check_turning(model, crystal(rng), orthogonal(rng, improper=True), within)
 
 
-@pytest.mark.parametrize(("kind", "seed"), STRUCTURES)
+@pytest.mark.parametrize(("network", "kind", "seed"), STRUCTURES)
 def test_translation(model: Potential, kind: Callable[..., Atoms], seed: int, within: Within) -> None:
     rng = np.random.default_rng(seed)
     atoms = kind(rng)
@@ -254,22 +286,20 @@ def test_translation(model: Potential, kind: Callable[..., Atoms], seed: int, wi
     compare(outcome(model, moved), outcome(model, atoms), within)
 
 
-@pytest.mark.parametrize(("kind", "seed"), STRUCTURES)
+@pytest.mark.parametrize(("network", "kind", "seed"), STRUCTURES)
 def test_permutation(model: Potential, kind: Callable[..., Atoms], seed: int, within: Within) -> None:
     rng = np.random.default_rng(seed)
     atoms = kind(rng)
     order = rng.permutation(len(atoms))
     one, two = outcome(model, atoms), outcome(model, atoms[order])
-    expected = Outcome(
-        one.energy, one.energies[order], one.forces[order], one.virial, one.stress, one.interaction
-    )
+    expected = replace(one, energies=one.energies[order], forces=one.forces[order])
     compare(two, expected, within)
 
 
 # --- sums ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("kind", "seed"), STRUCTURES)
+@pytest.mark.parametrize(("network", "kind", "seed"), STRUCTURES)
 def test_sums(model: Potential, kind: Callable[..., Atoms], seed: int, within: Within) -> None:
     """Energy is the sum of the atoms', nothing pulls at the whole, and nothing turns it."""
     p = outcome(model, kind(np.random.default_rng(seed)))
@@ -290,9 +320,8 @@ def test_distant_clusters_add_up(model: Potential, seed: int, periodic: bool, wi
     a, b = outcome(model, one), outcome(model, two)
     forces = np.concatenate([a.forces, b.forces])
     energies = np.concatenate([a.energies, b.energies])
-    whole = Outcome(
-        a.energy + b.energy, energies, forces, a.virial + b.virial, None, min(a.interaction, b.interaction)
-    )
+    pull, interaction = max(a.pull, b.pull), min(a.interaction, b.interaction)
+    whole = Outcome(a.energy + b.energy, energies, forces, a.virial + b.virial, None, pull, interaction)
     compare(outcome(model, both), whole, within)
 
 
@@ -332,7 +361,7 @@ def test_batch_equals_single(model: Potential, within: Within) -> None:
             continue
         within(float(np.abs(together.node_energy[rows].numpy() - alone.energies).max()) / alone.interaction)
         within(abs(together.energy[k].item() - alone.energy) / (len(atoms) * alone.interaction))
-        within(relative(together.forces[rows].numpy(), alone.forces))
+        within(float(np.abs(together.forces[rows].numpy() - alone.forces).max()) / alone.pull)
         within(relative(together.virial[k].numpy(), alone.virial))
 
 
@@ -374,7 +403,7 @@ def test_forces_are_the_slope_of_the_energy(network: str, kind: Callable[..., At
     within(float(np.abs(slope + forces[: len(slope)]).max() / np.abs(forces).max()))
 
 
-@pytest.mark.parametrize(("kind", "seed"), CRYSTALS)
+@pytest.mark.parametrize(("network", "kind", "seed"), CRYSTALS)
 def test_stress_is_the_slope_of_the_energy_with_strain(
     network: str, kind: Callable[..., Atoms], seed: int, within: Within
 ) -> None:
@@ -393,7 +422,7 @@ def test_stress_is_the_slope_of_the_energy_with_strain(
     within(relative(slope, expected))
 
 
-@pytest.mark.parametrize(("kind", "seed"), STRUCTURES)
+@pytest.mark.parametrize(("network", "kind", "seed"), STRUCTURES)
 def test_float32_says_what_float64_says(network: str, kind: Callable[..., Atoms], seed: int) -> None:
     """Ties single precision, too coarse for differences, to the forces and stress whose slopes are tested above.
 
@@ -441,9 +470,9 @@ def test_gradient_of_a_force_loss(network: str, kind: Callable[..., Atoms], with
         for step in shifts():
             with torch.no_grad():
                 for w, s, d in zip(weights, start, direction, strict=True):
-                    w.copy_(s + 0.1 * step * d)
+                    w.copy_(s + 0.05 * step * d)
             values.append(loss(create_graph=False).item())
-        slope = derivative(np.array(values)) / 0.1
+        slope = derivative(np.array(values)) / 0.05
         expected = sum(float((g * d).sum()) for g, d in zip(gradients, direction, strict=True))
         within(abs(slope - expected) / size)
 
@@ -474,9 +503,11 @@ def test_an_atom_arrives_smoothly(model: Potential, within: Within) -> None:
     check_arrival(model, within)
 
 
-@pytest.mark.parametrize("dials", DIALS, ids=str)
-def test_an_atom_arrives_smoothly_at_every_dial(dtype: str, dials: tuple[int, ...], within: Within) -> None:
-    check_arrival(potential("equivariant", dtype, dials), within)
+@pytest.mark.parametrize(("of", "dials"), DIALS, ids=str)
+def test_an_atom_arrives_smoothly_at_every_dial(
+    dtype: str, of: str, dials: dict[str, int], within: Within
+) -> None:
+    check_arrival(potential(of, dtype, tuple(dials.items())), within)
 
 
 @pytest.mark.parametrize("kind", [cluster, crystal])
@@ -512,13 +543,12 @@ def test_smooth_through_the_cutoff_within_a_structure(
 
 
 def repeated(p: Outcome, n: int) -> Outcome:
-    return Outcome(
-        n * p.energy, np.tile(p.energies, n), np.tile(p.forces, (n, 1)), n * p.virial, p.stress, p.interaction
-    )
+    energies, forces = np.tile(p.energies, n), np.tile(p.forces, (n, 1))
+    return replace(p, energy=n * p.energy, energies=energies, forces=forces, virial=n * p.virial)
 
 
 @pytest.mark.parametrize("times", [(2, 1, 1), (2, 2, 2)], ids=["2x1x1", "2x2x2"])
-@pytest.mark.parametrize(("kind", "seed"), CRYSTALS)
+@pytest.mark.parametrize(("network", "kind", "seed"), CRYSTALS)
 def test_supercell_is_n_cells(
     model: Potential, kind: Callable[..., Atoms], seed: int, times: tuple[int, int, int], within: Within
 ) -> None:
@@ -584,7 +614,7 @@ OTHER_CELLS = {
 
 
 @pytest.mark.parametrize("matrix", OTHER_CELLS.values(), ids=OTHER_CELLS.keys())
-@pytest.mark.parametrize(("kind", "seed"), CRYSTALS)
+@pytest.mark.parametrize(("network", "kind", "seed"), CRYSTALS)
 def test_the_same_crystal_in_another_cell(
     model: Potential, kind: Callable[..., Atoms], seed: int, matrix: list[list[int]], within: Within
 ) -> None:
@@ -596,7 +626,7 @@ def test_the_same_crystal_in_another_cell(
     compare(outcome(model, other), outcome(model, atoms), within)
 
 
-@pytest.mark.parametrize(("kind", "seed"), CRYSTALS)
+@pytest.mark.parametrize(("network", "kind", "seed"), CRYSTALS)
 def test_a_skewed_supercell(model: Potential, kind: Callable[..., Atoms], seed: int, within: Within) -> None:
     """A supercell that is no multiple of the cell's own vectors, and left-handed."""
     atoms = kind(np.random.default_rng(seed))

@@ -27,6 +27,11 @@ from bench.provenance import ROOT, provenance
 PEERS = {
     "schnet": ("schnetpack_peers", "schnetpack"),
     "painn": ("schnetpack_peers", "schnetpack"),
+    "nequip": ("nequip_peers", "nequip"),
+    "allegro": ("nequip_peers", "nequip-allegro"),
+    "l1net": ("nequip_peers", "e3nn"),
+    "mace": ("mace_peers", "mace-torch"),
+    "egnn": ("egnn_peers", "egnn-pytorch"),
 }
 CUTOFF = 4.0
 

@@ -7,7 +7,12 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from potential.networks.allegro import Allegro, AllegroConfig
+from potential.networks.egnn import EGNN, EGNNConfig
 from potential.networks.equivariant import Equivariant, EquivariantConfig
+from potential.networks.l1net import L1Net, L1NetConfig
+from potential.networks.mace import MACE, MACEConfig
+from potential.networks.nequip import NequIP, NequIPConfig
 from potential.networks.painn import PaiNN, PaiNNConfig
 from potential.networks.schnet import SchNet, SchNetConfig
 
@@ -30,6 +35,11 @@ class Network(Protocol):
 # name -> (dataclass of dials, network built from dials, number of elements and mean number of neighbors)
 NETWORKS: dict[str, tuple[Any, Any]] = {
     "equivariant": (EquivariantConfig, Equivariant),
+    "allegro": (AllegroConfig, Allegro),
+    "egnn": (EGNNConfig, EGNN),
+    "l1net": (L1NetConfig, L1Net),
+    "mace": (MACEConfig, MACE),
+    "nequip": (NequIPConfig, NequIP),
     "painn": (PaiNNConfig, PaiNN),
     "schnet": (SchNetConfig, SchNet),
 }

@@ -39,7 +39,7 @@ def gather(x: Tensor, center: Tensor, n_atoms: int) -> Tensor:
 def radial_basis(lengths: Tensor, n_radial: int, cutoff: float) -> Tensor:
     """Bessel functions that vanish at the cutoff with their first two derivatives: (...,) -> (..., n_radial).
 
-    Scaled by the cutoff so that they are numbers of order one.
+    Scaled to numbers of order one at a third of the cutoff.
     """
-    scale = math.sqrt(cutoff**3 / 2.0)
+    scale = math.sqrt(cutoff**3 / 8.0)
     return scale * bessel(lengths, n_radial, cutoff) * envelope(lengths, cutoff).unsqueeze(-1)
