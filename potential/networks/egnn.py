@@ -26,6 +26,7 @@ from typing import ClassVar, cast
 import torch
 from e3nn import o3
 from torch import Tensor, nn
+from torch.nn.functional import silu
 
 from potential.networks.dials import check_dials, dial, sizes
 from potential.networks.layers import dense, gather, per_species
@@ -46,10 +47,6 @@ class EGNNConfig:
 
     def __post_init__(self) -> None:
         check_dials(self)
-
-
-def silu(x: Tensor) -> Tensor:
-    return nn.functional.silu(x)
 
 
 class Layer(nn.Module):
