@@ -64,7 +64,7 @@ class EquivariantConfig:
 
     channels: int = dial(64, "scalar features of an atom: the width of the network", (1, 4096))
     message_channels: int = dial(32, "channels of the messages that are summed over neighbors", (1, 4096))
-    vector_channels: int = dial(16, "features of an atom for each l > 0; at most `channels`", (1, 4096))
+    vector_channels: int = dial(16, "features of an atom for l = 1, half as many for each further l; at most `channels`", (1, 4096))
     lmax: int = dial(2, "highest degree l of the spherical harmonics of an edge", (1, 3))
     hidden_lmax: int = dial(1, "highest l of the features between layers; at most lmax", (0, 3))
     correlation: int = dial(3, "factors of the product of features: body order minus one", (1, 4))
@@ -84,6 +84,10 @@ class EquivariantConfig:
             raise ValueError(
                 f"hidden_lmax {self.hidden_lmax} exceeds lmax {self.lmax}; raise lmax or lower hidden_lmax"
             )
+
+    def widths(self, channels: int, lmax: int) -> list[int]:
+        """Channels of each order 0 ... lmax: `channels` scalars, and vectors that halve with every further order."""
+        return [channels, *(max(1, self.vector_channels >> l) for l in range(lmax))]
 
 
 def matrix(*shape: int) -> nn.Parameter:
@@ -202,9 +206,9 @@ class Layer(nn.Module):
         c = config
         lmax_in = 0 if first else c.hidden_lmax
         self.lmax_out = 0 if last else c.hidden_lmax
-        widths_in = [n_species] if first else [c.channels, *[c.vector_channels] * lmax_in]
-        message = [n_species] if first else [c.message_channels, *[c.vector_channels] * lmax_in]
-        self.widths = [c.channels, *[c.vector_channels] * self.lmax_out]
+        widths_in = [n_species] if first else c.widths(c.channels, lmax_in)
+        message = [n_species] if first else c.widths(c.message_channels, lmax_in)
+        self.widths = c.widths(c.channels, self.lmax_out)
         self.send = (
             nn.ParameterList()
             if first
