@@ -28,7 +28,7 @@ from potential.graph import from_atoms
 from potential.model import Potential, Statistics, build, configuration
 from potential.physics import predict, stress
 
-FORMAT = 2  # 2: the network has a gate and weighted radial functions
+FORMAT = 3  # 3: vectors of the flagship halve with every order, its envelope has a power
 UNITS = {"energy": "eV", "length": "Å", "forces": "eV/Å", "stress": "eV/Å^3"}
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-9}  # relative to the largest force or energy difference

@@ -35,9 +35,10 @@ DIALS = {
     "vector_channels": 4,
     "correlation": 2,
     "lmax": 1,
+    "hidden_lmax": 1,
     "cutoff": CUTOFF,
 }
-FIT = Fit(batch_size=4, denoise_weight=0.5, denoise_sigma=0.1)
+FIT = Fit(batch_size=4, denoise_weight=0.5, denoise_sigma=0.1, learning_rate=0.01, decay=0.6)
 
 
 @pytest.fixture(scope="module")

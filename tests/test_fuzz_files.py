@@ -384,7 +384,7 @@ def test_header_with_a_checksum_of_its_own(saved: Path, data: st.DataObject) -> 
 
 @pytest.fixture(scope="module")
 def run_directory(folder: Path) -> Path:
-    sizes = ["channels=4", "message_channels=4", "vector_channels=4", "lmax=1", "cutoff=3.0"]
+    sizes = ["channels=4", "message_channels=4", "vector_channels=4", "lmax=1", "hidden_lmax=1", "cutoff=3.0"]
     dials = [f"--set=model.{size}" for size in sizes]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train.fit, "finish", lambda *_: {})
@@ -411,7 +411,14 @@ def answer(
 @settings(quiet, max_examples=150)
 def test_state_of_a_run(folder: Path, data: st.DataObject) -> None:
     def new(seed: int) -> Any:
-        sizes = {"channels": 2, "message_channels": 2, "vector_channels": 2, "lmax": 1, "cutoff": 3.0}
+        sizes = {
+            "channels": 2,
+            "message_channels": 2,
+            "vector_channels": 2,
+            "lmax": 1,
+            "hidden_lmax": 1,
+            "cutoff": 3.0,
+        }
         model = build(sizes, Statistics(("H",), (-13.0,), 1.0, 2.0), seed=seed)
         return start(model, Fit(batch_size=1, epochs=1, optimizer="adamw"))
 

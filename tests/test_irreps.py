@@ -270,7 +270,9 @@ def test_the_gate_scales_an_order_as_a_whole() -> None:
 
 def test_radial_functions_are_weighted_by_smoothness() -> None:
     def basis(smoothness: float) -> torch.Tensor:
-        config = EquivariantConfig(channels=2, vector_channels=1, lmax=1, n_radial=4, smoothness=smoothness)
+        config = EquivariantConfig(
+            channels=2, vector_channels=1, lmax=1, hidden_lmax=1, n_radial=4, smoothness=smoothness
+        )
         r = torch.tensor([[1.3, 0.0, 0.0]], dtype=torch.float64)
         return Equivariant(config, 1, 4.0).double().edge_basis(r)[0, :4]  # of l = 0
 

@@ -30,6 +30,7 @@ CONFIG = {
     "message_channels": 3,
     "vector_channels": 2,
     "lmax": 1,
+    "hidden_lmax": 1,
     "correlation": 2,
     "cutoff": 3.5,
 }

@@ -152,7 +152,14 @@ def test_dynamics_is_measured_with_a_skin(tmp_path: Path) -> None:
 
 def test_a_saved_model_is_measured_whatever_its_elements(tmp_path: Path) -> None:
     model = tmp_path / "water.safetensors"
-    dials = {"channels": 4, "message_channels": 4, "vector_channels": 2, "lmax": 1, "cutoff": 4.0}
+    dials = {
+        "channels": 4,
+        "message_channels": 4,
+        "vector_channels": 2,
+        "lmax": 1,
+        "hidden_lmax": 1,
+        "cutoff": 4.0,
+    }
     save(build(dials, Statistics(("H", "O"), (-13.0, -2042.0), 1.0, 10.0)), model)
     done = bench(tmp_path / "new", str(model), "--systems", "molecules", "--tasks", "evaluation")
     (line,) = done.lines

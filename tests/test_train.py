@@ -97,7 +97,22 @@ def test_run_directory_holds_what_architecture_says(folder: Path, capsys: pytest
 
 
 def test_training_learns(folder: Path) -> None:
-    assert main(["train.xyz", "--epochs", "20", "--output", "run", *QUICK]) == 0
+    assert (
+        main(
+            [
+                "train.xyz",
+                "--epochs",
+                "20",
+                "--output",
+                "run",
+                *QUICK,
+                "--set",
+                "fit.learning_rate=0.005",
+                "fit.decay=0.6",
+            ]
+        )
+        == 0
+    )
     summary = json.loads((folder / "run/summary.json").read_text())
     reference = np.concatenate([a.get_forces() for a in frames(24)])
     assert summary["errors"]["valid"]["forces_rmse"] < 0.5 * 1e3 * np.sqrt(np.mean(reference**2))
@@ -392,7 +407,7 @@ def test_resume_from_another_directory_with_a_cut_line(folder: Path, monkeypatch
 def test_a_preset_replaces_that_of_a_configuration(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "c.toml").write_text("[model]\npreset = 'tiny'\nchannels = 16\ncutoff = 4.0\n")
     assert main(["train.xyz", "--config", "c.toml", "--preset", "small", "--dry-run"]) == 0
-    assert "157,977 parameters" in capsys.readouterr().out
+    assert "170,841 parameters" in capsys.readouterr().out
 
 
 def test_another_network_takes_its_own_preset(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -106,7 +106,7 @@ class Fit:
     optimizer_options: tuple[str, ...] = option(
         (), "more settings of the optimizer, each as name=value, such as momentum=0.9 or betas=[0.9, 0.99]"
     )
-    learning_rate: float = option(0.005, "step size after warm-up and before decay", bounds="(0, 1000]")
+    learning_rate: float = option(0.002, "step size after warm-up and before decay", bounds="(0, 1000]")
     weight_decay: float = option(
         0.0, "pull of the weights to zero, times the learning rate, at each step", bounds="[0, 1000]"
     )
@@ -123,7 +123,7 @@ class Fit:
         choices=("linear", "cosine", "exponential", "constant", "plateau"),
     )
     decay: float = option(
-        0.6, "last part of the run, over which the learning rate falls; 1: all of it", bounds="(0, 1]"
+        1.0, "last part of the run, over which the learning rate falls; 1: all of it", bounds="(0, 1]"
     )
     final_rate: float = option(
         0.0, "learning rate at the end of the fall, as part of learning_rate", bounds="[0, 1]"

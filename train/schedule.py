@@ -47,8 +47,8 @@ class Plan:
 
     def extends(self, trunk: Run) -> bool:
         """This plan passes through a state that was kept where what comes began to depend on the length of a run."""
-        other = trunk.planned != self.epochs
-        return not self.decaying(trunk) or bool(self.epochs and other and trunk.step <= self.decay_step)
+        longer = self.epochs > trunk.planned
+        return not self.decaying(trunk) or (longer and trunk.step <= self.decay_step)
 
     def second(self, run: Run) -> bool:
         """The second stage has come."""

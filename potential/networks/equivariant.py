@@ -50,27 +50,32 @@ class EquivariantConfig:
     """Dials of the network. `channels` sets the width, `cutoff` the reach of one layer."""
 
     presets: ClassVar = {
-        "tiny": {"channels": 16, "message_channels": 16, "vector_channels": 8, "lmax": 2, "correlation": 2},
-        "small": {"channels": 64, "message_channels": 32, "vector_channels": 16, "lmax": 2},
-        "medium": {"channels": 128, "message_channels": 64, "vector_channels": 32, "lmax": 2},
-        "large": {
-            "channels": 192,
-            "message_channels": 96,
-            "vector_channels": 48,
-            "lmax": 3,
-            "hidden_lmax": 2,
+        "tiny": {
+            "channels": 16,
+            "message_channels": 16,
+            "vector_channels": 8,
+            "hidden_lmax": 1,
+            "correlation": 2,
         },
+        "small": {"channels": 64, "message_channels": 32, "vector_channels": 16},
+        "medium": {"channels": 96, "message_channels": 48, "vector_channels": 24},
+        "large": {"channels": 128, "message_channels": 64, "vector_channels": 32, "lmax": 3},
     }
 
     channels: int = dial(64, "scalar features of an atom: the width of the network", (1, 4096))
     message_channels: int = dial(32, "channels of the messages that are summed over neighbors", (1, 4096))
-    vector_channels: int = dial(16, "features of an atom for l = 1, half as many for each further l; at most `channels`", (1, 4096))
+    vector_channels: int = dial(
+        16, "features of an atom for l = 1, half as many for each further l; at most `channels`", (1, 4096)
+    )
     lmax: int = dial(2, "highest degree l of the spherical harmonics of an edge", (1, 3))
-    hidden_lmax: int = dial(1, "highest l of the features between layers; at most lmax", (0, 3))
+    hidden_lmax: int = dial(2, "highest l of the features between layers; at most lmax", (0, 3))
     correlation: int = dial(3, "factors of the product of features: body order minus one", (1, 4))
     n_layers: int = dial(2, "rounds of message passing; each reaches one cutoff further", (1, 4))
     n_radial: int = dial(6, "Bessel functions of the distance", (1, 64))
     smoothness: float = dial(1.0, "the n-th radial function enters with weight n^-smoothness", (0.0, 4.0))
+    envelope_power: int = dial(
+        2, "power of the envelope: the lower, the less distant neighbors count", (1, 20)
+    )
     cutoff: float = dial(5.0, "how far an atom sees its neighbors in one layer", (0.1, 100.0), "Å")
 
     def __post_init__(self) -> None:
@@ -276,7 +281,7 @@ class Equivariant(nn.Module):
         c = self.config
         lengths = torch.linalg.vector_norm(vectors, dim=-1)
         radial = bessel(lengths, c.n_radial, c.cutoff) * self.weights
-        radial = radial * (self.scale * envelope(lengths, c.cutoff)).unsqueeze(-1)
+        radial = radial * (self.scale * envelope(lengths, c.cutoff, c.envelope_power)).unsqueeze(-1)
         angular = spherical_harmonics(vectors / lengths.unsqueeze(-1), self.harmonics, c.lmax)
         return (angular.unsqueeze(-1) * radial.unsqueeze(-2)).flatten(-2)
 
