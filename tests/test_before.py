@@ -43,7 +43,7 @@ def test_dry_run_says_what_a_run_costs(
     rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith(tuple(PRESETS))]
     assert [row[0] for row in rows] == ["tiny*", "small", "medium", "large"]
     assert rows[0][1] == "5,929"  # the run's own network
-    assert rows[1][1] == "157,977"
+    assert rows[1][1] == "170,841"
     rates, peaks = ([float(row[k]) for row in rows] for k in (2, 3))
     assert rates[0] > rates[-1] > 0
     assert all(100 < peak < 20_000 for peak in peaks)
