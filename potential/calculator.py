@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,11 +12,12 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from potential.checkpoint import load
+from potential.checkpoint import check_device, load
 from potential.chunks import predict_in_chunks
 from potential.graph import Graph
-from potential.model import Potential, check_device, recast
+from potential.model import Potential, recast
 from potential.physics import stress
+from potential.targets import TENSOR, TargetFacts
 from potential.verlet import VerletList, follow
 
 
@@ -24,7 +25,9 @@ class EquivCalculator(Calculator):  # type: ignore[misc]
     """ASE calculator of a Potential: `atoms.calc = EquivCalculator("model.safetensors")`.
 
     Results: energy, free_energy (the same), energies (eV, per atom), forces (eV/Å) and, for structures periodic in all
-    three directions, stress (eV/Å^3, Voigt order xx yy zz yz xz xy, tension positive).
+    three directions, stress (eV/Å^3, Voigt order xx yy zz yz xz xy, tension positive). Further targets of the
+    potential, such as dipole (e Å), are there under their names, in their units: a number, a vector, or (3, 3) of a
+    tensor; with an axis of atoms before it where each atom has a value. A potential may have these alone.
 
     Args:
         model: a Potential (copied, so training it further changes nothing here), or the path of a saved one.
@@ -41,7 +44,9 @@ class EquivCalculator(Calculator):  # type: ignore[misc]
             stress of a structure that is not fully periodic, a damaged file.
     """
 
-    implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "energies", "forces", "stress"]
+    implemented_properties: list[str] = [  # noqa: RUF012  # of an instance: what its potential has
+        "energy", "free_energy", "energies", "forces", "stress",
+    ]  # fmt: skip
 
     def __init__(
         self,
@@ -78,6 +83,9 @@ class EquivCalculator(Calculator):  # type: ignore[misc]
                 f"model is a {type(model).__name__}; give a Potential, or the path of a saved one"
             )
         self.potential: Potential = potential.requires_grad_(False).eval()
+        facts = potential.statistics
+        energy = type(self).implemented_properties if facts.has_energy else []
+        self.implemented_properties = [*energy, *(target.name for target in facts.targets)]
         self.skin, self.chunk = float(skin), chunk
         self.n_searches = 0
         self._known: VerletList | None = None
@@ -104,6 +112,12 @@ class EquivCalculator(Calculator):  # type: ignore[misc]
         potential.check(graph.atomic_numbers)
         prediction = predict_in_chunks(potential, graph, self.chunk)
         results: dict[str, Any] = {
+            target.name: shaped(target, prediction.targets[target.name].cpu().numpy())
+            for target in potential.statistics.targets
+        }
+        if not potential.statistics.has_energy:
+            return results
+        results |= {
             "energy": prediction.energy.item(),
             "free_energy": prediction.energy.item(),
             "energies": prediction.node_energy.cpu().numpy(),
@@ -121,3 +135,10 @@ class EquivCalculator(Calculator):  # type: ignore[misc]
             self._known = replace(known, wide=known.wide.to(device)) if self.skin else None
             self.n_searches += 1
         return graph.to(device)
+
+
+def shaped(target: TargetFacts, values: Any) -> Any:
+    """Values (n, dim) of a target of one structure as ASE has them: no axis of length 1, a tensor as (3, 3)."""
+    shape = (3, 3) if target.irreps == TENSOR else values.shape[1:] if values.shape[1] > 1 else ()
+    values = values.reshape(-1, *shape)
+    return values if target.per == "atom" else values[0].item() if shape == () else values[0]

@@ -27,8 +27,10 @@ from potential import __version__
 from potential.graph import from_atoms
 from potential.model import Potential, Statistics, build, configuration
 from potential.physics import predict, stress
+from potential.targets import TargetFacts
 
-FORMAT = 3  # 3: vectors of the flagship halve with every order, its envelope has a power
+FORMAT = 4  # 3: vectors of the flagship halve with every order, its envelope has a power; 4: targets
+READ = (3, 4)
 UNITS = {"energy": "eV", "length": "Å", "forces": "eV/Å", "stress": "eV/Å^3"}
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-9}  # relative to the largest force or energy difference
@@ -119,11 +121,11 @@ def load(path: Path | str, device: torch.device | str = "cpu", dtype: torch.dtyp
         raise ValueError(
             f"{path}: holds {header.get('kind')!r}, expected a potential; in a run directory that is model.safetensors"
         )
-    if header.get("format") != FORMAT:
+    if header.get("format") not in READ:
         raise ValueError(
             f"{path}: format {header.get('format')}, written by version {header.get('version')}; this version "
-            f"{__version__} reads format {FORMAT}; load a newer file with a newer equiv-potential; a model of an "
-            "older one is another network: use that version, or train again"
+            f"{__version__} reads formats {READ[0]} to {FORMAT}; load a newer file with a newer equiv-potential; a "
+            "model of an older one is another network: use that version, or train again"
         )
     with _blaming(path):
         saved = DTYPES[header["dtype"]]
@@ -133,6 +135,8 @@ def load(path: Path | str, device: torch.device | str = "cpu", dtype: torch.dtyp
             tuple(facts.pop("e0")),
             facts.pop("scale"),
             facts.pop("mean_neighbors"),
+            tuple(_target(**target) for target in facts.pop("targets", ())),
+            facts.pop("has_energy", True),
         )
         potential = build(header["config"], statistics, dtype=dtype or saved)
         potential.load_state_dict(tensors)
@@ -144,6 +148,26 @@ def load(path: Path | str, device: torch.device | str = "cpu", dtype: torch.dtyp
             TOLERANCE[torch.float32 if torch.float32 in (saved, dtype) else saved],
         )
     return potential.eval()
+
+
+def check_device(device: torch.device | str) -> None:
+    """Refuse a device that torch does not know or this machine does not have.
+
+    Raises:
+        ValueError: naming it and those that are here.
+    """
+    try:
+        torch.zeros(1, device=device).item()  # some known to torch, such as meta, hold no numbers
+    except (RuntimeError, AssertionError) as error:
+        here = "cpu or cuda" if torch.cuda.is_available() else "cpu"
+        raise ValueError(
+            f"device '{device}' is not here ({str(error).splitlines()[0]}); give {here}"
+        ) from error
+
+
+def _target(scale: list[float], offset: list[list[float]], **facts: str) -> TargetFacts:
+    """JSON knows no tuples."""
+    return TargetFacts(scale=tuple(scale), offset=tuple(map(tuple, offset)), **facts)
 
 
 @contextmanager
@@ -176,30 +200,42 @@ def _reference_structure(potential: Potential) -> Atoms:
 def _self_test(potential: Potential, atoms: Atoms) -> dict[str, Any]:
     graph = from_atoms(atoms, potential.cutoff).to(next(potential.parameters()).device)
     p = predict(potential, graph)
-    return {
-        "numbers": atoms.numbers.tolist(),
-        "positions": atoms.positions.tolist(),
-        "cell": atoms.cell.array.tolist(),
+    energy = {
         "energy": p.energy.tolist(),
         "forces": p.forces.tolist(),
         "stress": stress(p.virial, graph.cell, graph.pbc).tolist(),
     }
+    return {
+        "numbers": atoms.numbers.tolist(),
+        "positions": atoms.positions.tolist(),
+        "cell": atoms.cell.array.tolist(),
+        **(energy if potential.head is not None else {}),
+        "targets": {name: value.tolist() for name, value in p.targets.items()},
+    }
+
+
+def largest(values: Any, least: float) -> float:
+    """The largest of absolute values; at least `least`."""
+    return max(float(np.abs(values).max()), least)
 
 
 def _verify(potential: Potential, test: dict[str, Any], tolerance: float) -> None:
     atoms = Atoms(test["numbers"], test["positions"], cell=test["cell"], pbc=True)
     potential.check(torch.from_numpy(atoms.numbers))
     now = _self_test(potential, atoms)
-    e0 = dict(zip(potential.statistics.elements, potential.statistics.e0, strict=True))
-    bound = abs(test["energy"][0] - sum(e0[s] for s in atoms.get_chemical_symbols()))
-    for key in ("energy", "forces", "stress"):
-        expected, got = np.asarray(test[key]), np.asarray(now[key])
-        size = max(
-            bound if key == "energy" else float(np.abs(expected).max()), potential.statistics.scale * 1e-3
-        )
+    facts = potential.statistics
+    sizes = {t.name: (largest(test["targets"][t.name], max(t.scale)), t.unit) for t in facts.targets}
+    if facts.has_energy:
+        e0 = dict(zip(facts.elements, facts.e0, strict=True))
+        bound = abs(test["energy"][0] - sum(e0[s] for s in atoms.get_chemical_symbols()))
+        sizes["energy"] = max(bound, facts.scale * 1e-3), UNITS["energy"]
+        sizes |= {k: (largest(test[k], facts.scale * 1e-3), UNITS[k]) for k in ("forces", "stress")}
+    for key, (size, unit) in sizes.items():
+        saved, value = (one[key] if key in UNITS else one["targets"][key] for one in (test, now))
+        expected, got = np.asarray(saved), np.asarray(value)
         error = float(np.abs(got - expected).max()) if got.shape == expected.shape else np.inf
         if not error <= tolerance * size:
             raise ValueError(
-                f"self-test failed, {key} differs by {error:.2e} {UNITS[key]} from the saved value "
+                f"self-test failed, {key} differs by {error:.2e} {unit} from the saved value "
                 f"(allowed {tolerance * size:.1e})"
             )

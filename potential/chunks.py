@@ -8,7 +8,7 @@ computed twice, first for what it sends, then for its gradient. Of a chunk only 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from torch import Tensor
 from potential.graph import Graph, pad
 from potential.model import Potential
 from potential.networks.equivariant import Equivariant, Layer
-from potential.physics import Prediction, assemble, predict, pull_back
+from potential.physics import AtomTargets, Prediction, assemble, pooled, predict, pull_back
 
 
 @dataclass(frozen=True)
@@ -35,18 +35,21 @@ class Chunk:
 def predict_in_chunks(potential: Potential, graph: Graph, size: int) -> Prediction:
     """`physics.predict`, at most `size` atoms at a time; the result has no derivatives.
 
-    A graph of no more atoms, and a network that is not made of such layers, is taken as a whole.
+    A graph of no more atoms, a potential without energies, which needs no gradient, and a network that is not made of
+    such layers are taken as a whole.
     """
-    if len(graph.positions) <= size or not isinstance(potential.network, Equivariant):
+    whole = len(graph.positions) <= size or potential.head is None
+    if whole or not isinstance(potential.network, Equivariant):
         return predict(potential, graph)
     with torch.enable_grad():  # also for a caller under no_grad
-        return assemble(graph, *edge_gradient(potential, potential.network, graph, size))
+        *parts, targets = edge_gradient(potential, potential.network, graph, size)
+        return replace(assemble(graph, *parts), targets=pooled(graph, targets))
 
 
 def edge_gradient(
     potential: Potential, network: Equivariant, graph: Graph, size: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Energies per atom (n_atoms,), edge vectors and dE/dr_ij (n_edges, 3), as `physics.edge_gradient`."""
+) -> tuple[Tensor, Tensor, Tensor, AtomTargets]:
+    """Energies per atom (n_atoms,), edge vectors and dE/dr_ij (n_edges, 3), as `physics.edge_gradient`; targets."""
     layers, last = network.layers, len(network.layers) - 1
     with torch.no_grad():
         species = potential.species_of[graph.atomic_numbers]
@@ -55,7 +58,7 @@ def edge_gradient(
             make(network, graph, vectors, species, slice(k, k + size)) for k in range(0, len(species), size)
         ]
         features, messages = before_last(network, species, chunks)
-    output = vectors.new_zeros(len(species))
+    said: list[list[Tensor]] = []  # of the atoms of each chunk, by each head
     back_basis = [torch.zeros_like(chunk.basis) for chunk in chunks]
     back = [[torch.zeros_like(x) for x in orders] for orders in features]  # dE/d features
     for t in range(last, -1, -1):
@@ -67,8 +70,8 @@ def edge_gradient(
             out = apply(layers[t], chunk, basis, own, sent)
             if t == last:
                 read = [x[0][0, chunk.atoms].detach().requires_grad_() for x in features[1:]]
-                value = potential.head(torch.cat([*read, out[0][0]], dim=1))
-                output[chunk.atoms] = value.detach()
+                value, *others = potential.read(network.leaving([*read, out[0][0]], out))
+                said.append([x.detach() for x in (value, *others)])
                 grads = pull_back([value.sum()], [basis, sent, *own, *read])
             else:
                 read = []
@@ -87,8 +90,9 @@ def edge_gradient(
     gradient = torch.cat(
         [pull_back_basis(network, vectors, *pair) for pair in zip(chunks, back_basis, strict=True)]
     )
-    energy = potential.energies(output, potential.alone(), species, graph.center)
-    return energy, vectors, gradient * potential.statistics.scale
+    outputs = [(torch.cat(x), y) for x, y in zip(zip(*said, strict=True), potential.alone(), strict=True)]
+    energy, targets = potential.values(outputs, species, graph.center)
+    return energy, vectors, gradient * potential.statistics.scale, targets
 
 
 def make(network: Equivariant, graph: Graph, vectors: Tensor, species: Tensor, atoms: slice) -> Chunk:

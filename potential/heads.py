@@ -1,4 +1,4 @@
-"""From features per atom to targets."""
+"""From features per atom to the energy of each atom."""
 
 from __future__ import annotations
 
@@ -7,6 +7,13 @@ import math
 import torch
 from e3nn import o3
 from torch import Tensor, nn
+
+
+def part(features: Tensor, irreps: o3.Irreps, ir: o3.Irrep) -> Tensor:
+    """The features of one irrep, (n_atoms, 2 l + 1, channels)."""
+    blocks = zip(irreps, irreps.slices(), strict=True)
+    found = [features[:, s].reshape(len(features), mul, ir.dim) for (mul, i), s in blocks if i == ir]
+    return torch.cat(found, dim=1).transpose(1, 2)
 
 
 class EnergyHead(nn.Module):
@@ -18,17 +25,15 @@ class EnergyHead(nn.Module):
 
     def __init__(self, irreps_in: o3.Irreps, hidden: int = 16):
         super().__init__()
-        n = irreps_in.count("0e")
+        self.irreps_in, n = irreps_in, irreps_in.count("0e")
         if n == 0:
             raise ValueError(f"an energy is read from invariant features, got {irreps_in}; give e.g. '64x0e'")
-        self.scalars = [
-            s for s, (_, ir) in zip(irreps_in.slices(), irreps_in, strict=True) if ir == o3.Irrep("0e")
-        ]
         self.linear = nn.Parameter(torch.randn(n, 1, dtype=torch.float64) / math.sqrt(n))
         self.hidden = nn.Parameter(torch.randn(n, hidden, dtype=torch.float64) / math.sqrt(n))
         self.out = nn.Parameter(torch.randn(hidden, 1, dtype=torch.float64) / math.sqrt(hidden))
 
     def forward(self, features: Tensor) -> Tensor:
-        invariants = torch.cat([features[:, s] for s in self.scalars], dim=1)
-        nonlinear = torch.nn.functional.silu(invariants @ self.hidden) @ self.out
-        return (invariants @ self.linear + nonlinear).squeeze(1)
+        if len(self.linear) < self.irreps_in.dim:
+            features = part(features, self.irreps_in, o3.Irrep("0e")).squeeze(1)
+        nonlinear = torch.nn.functional.silu(features @ self.hidden) @ self.out
+        return (features @ self.linear + nonlinear).squeeze(1)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, cast
 
 import torch
 from ase.data import atomic_numbers as number_of
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from potential.heads import EnergyHead
 from potential.networks import NETWORKS, Network
+from potential.targets import TargetFacts, TargetHead
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class Statistics:
     e0: tuple[float, ...]  # eV, energy of the isolated atom of each element
     scale: float  # eV, the network's unit of energy
     mean_neighbors: float  # per atom, within the cutoff
+    targets: tuple[TargetFacts, ...] = ()  # beside the energy
+    has_energy: bool = True  # energies, forces or stress; else these are NaN
 
     def __post_init__(self) -> None:
         if len(self.elements) != len(self.e0) or not self.elements:
@@ -41,10 +44,12 @@ class Potential(nn.Module):
 
     species_of: Tensor
 
-    def __init__(self, network: Network, head: nn.Module, statistics: Statistics):
+    def __init__(
+        self, network: Network, head: nn.Module | None, statistics: Statistics, targets: Sequence[TargetHead]
+    ):
         super().__init__()
-        self.network = network
-        self.head, self.statistics = head, statistics
+        self.network, self.head, self.statistics = network, head, statistics
+        self.targets = cast("Sequence[TargetHead]", nn.ModuleList(targets))
         species_of = torch.full((len(chemical_symbols) + 1,), -1)
         species_of[[number_of[e] for e in statistics.elements]] = torch.arange(len(statistics.elements))
         self.register_buffer("species_of", species_of, persistent=False)
@@ -70,33 +75,46 @@ class Potential(nn.Module):
                 f"{', '.join(self.statistics.elements)}; use one trained on these elements or fit a new one"
             )
 
-    def forward(self, vectors: Tensor, atomic_numbers: Tensor, center: Tensor, neighbor: Tensor) -> Tensor:
-        """Energies (n_atoms,) in eV, float64, from edge vectors (n_edges, 3) in Å."""
+    def forward(
+        self, vectors: Tensor, atomic_numbers: Tensor, center: Tensor, neighbor: Tensor
+    ) -> tuple[Tensor, dict[str, tuple[str, Tensor]]]:
+        """Energies (n_atoms,) in eV, float64, and targets of atoms, from edge vectors (n_edges, 3) in Å."""
         species = self.species_of[atomic_numbers]
         n_atoms, n_species = len(species), len(self.statistics.elements)
         alone = torch.arange(n_species, device=species.device)
         features = self.network(vectors, torch.cat([species, alone]), center, neighbor)
-        output, output_alone = torch.split(self.head(features), [n_atoms, n_species])
-        return self.energies(output, output_alone, species, center)
+        outputs = [torch.split(x, [n_atoms, n_species]) for x in self.read(features)]
+        return self.values(outputs, species, center)
 
-    def alone(self) -> Tensor:
-        """What the head says of an atom of each element without neighbors, (n_species,)."""
+    def read(self, features: Tensor) -> list[Tensor]:
+        """What each head says of atoms with these features, the energy's first."""
+        energy = features.new_zeros(len(features)) if self.head is None else self.head(features)
+        return [energy, *(head(features) for head in self.targets)]
+
+    def alone(self) -> list[Tensor]:
+        """What each head says of an atom of each element without neighbors, (n_species,) or (n_species, dim)."""
         species = torch.arange(len(self.statistics.elements), device=self.species_of.device)
         nothing = species[:0]
         with torch.no_grad():
-            alone: Tensor = self.head(
-                self.network(nothing.new_zeros(0, 3, dtype=self.dtype), species, nothing, nothing)
-            )
-        return alone
+            vectors = nothing.new_zeros(0, 3, dtype=self.dtype)
+            return self.read(self.network(vectors, species, nothing, nothing))
 
-    def energies(self, output: Tensor, alone: Tensor, species: Tensor, center: Tensor) -> Tensor:
-        """Energies (n_atoms,) in eV, float64, from what the head says of the atoms (n_atoms,) and of atoms
-        `alone` (n_species,), which atoms that are no edge's `center` have to the last bit.
+    def values(
+        self, outputs: Sequence[tuple[Tensor, ...]], species: Tensor, center: Tensor
+    ) -> tuple[Tensor, dict[str, tuple[str, Tensor]]]:
+        """Energies (n_atoms,) in eV and targets of atoms, float64, from what each head says of the atoms and of atoms
+        alone, as which atoms that are no edge's `center` count to the last bit.
         """
-        e0 = torch.tensor(self.statistics.e0, dtype=torch.float64, device=species.device)
         isolated = torch.bincount(center, minlength=len(species)) == 0
+        e0 = torch.tensor(self.statistics.e0, dtype=torch.float64, device=species.device)
+        output, alone = outputs[0]
         difference = (output.double() - alone.double()[species]).masked_fill(isolated, 0)
-        return e0[species] + self.statistics.scale * difference
+        energy = e0[species] + (torch.nan if self.head is None else self.statistics.scale) * difference
+        targets = {
+            head.facts.name: (head.facts.per, head.values(one, other, species, isolated))
+            for head, (one, other) in zip(self.targets, outputs[1:], strict=True)
+        }
+        return energy, targets
 
 
 def build(
@@ -113,8 +131,9 @@ def build(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         network = network_type(dials, len(statistics.elements), statistics.mean_neighbors)
-        head = EnergyHead(network.irreps_out)
-    return Potential(network, head, statistics).to(dtype)
+        head = EnergyHead(network.irreps_out) if statistics.has_energy else None
+        targets = [TargetHead(network.irreps_out, facts) for facts in statistics.targets]
+    return Potential(network, head, statistics, targets).to(dtype)
 
 
 def presets(network: str) -> dict[str, dict[str, Any]]:
@@ -159,21 +178,6 @@ def settings(config: Mapping[str, Any]) -> tuple[Any, Any]:
                 f"network {name} has {', '.join(known)}"
             )
     return network_type, config_type(**dials)
-
-
-def check_device(device: torch.device | str) -> None:
-    """Refuse a device that torch does not know or this machine does not have.
-
-    Raises:
-        ValueError: naming it and those that are here.
-    """
-    try:
-        torch.zeros(1, device=device).item()  # some known to torch, such as meta, hold no numbers
-    except (RuntimeError, AssertionError) as error:
-        here = "cpu or cuda" if torch.cuda.is_available() else "cpu"
-        raise ValueError(
-            f"device '{device}' is not here ({str(error).splitlines()[0]}); give {here}"
-        ) from error
 
 
 def recast(potential: Potential, dtype: torch.dtype) -> Potential:

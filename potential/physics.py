@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
 from potential.graph import Graph
 
+# name of a target -> (what has a value: "structure", "mean" or "atom"; values per atom (n_atoms, dim), float64)
+AtomTargets: TypeAlias = Mapping[str, tuple[str, Tensor]]
+
 
 class EnergyModel(Protocol):
-    """What physics needs of a Potential: energies per atom (n_atoms,) in eV, float64, from edge vectors."""
+    """What physics needs of a Potential: energies per atom (n_atoms,) in eV, float64, and targets."""
 
     @property
     def dtype(self) -> torch.dtype: ...
 
     def __call__(
         self, vectors: Tensor, atomic_numbers: Tensor, center: Tensor, neighbor: Tensor, /
-    ) -> Tensor: ...
+    ) -> tuple[Tensor, AtomTargets]: ...
 
 
 @dataclass(frozen=True)
@@ -31,23 +34,27 @@ class Prediction:
     node_energy: Tensor  # (n_atoms,) eV, float64
     forces: Tensor  # (n_atoms, 3) eV/Å, float64
     virial: Tensor  # (n_systems, 3, 3) eV, float64: sum over edges of r_ij (x) dE/dr_ij
+    targets: Mapping[str, Tensor] = field(default_factory=dict)  # (n_systems or n_atoms, dim) each, float64
 
 
 def edge_gradient(
-    model: EnergyModel, graph: Graph, create_graph: bool = False
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Per-atom energies (n_atoms,), edge vectors r_ij and dE/dr_ij (n_edges, 3).
+    model: EnergyModel, graph: Graph, create_graph: bool = False, wanted: bool = True
+) -> tuple[Tensor, Tensor, Tensor, AtomTargets]:
+    """Per-atom energies (n_atoms,), edge vectors r_ij and dE/dr_ij (n_edges, 3), and targets of atoms.
 
-    With `create_graph` the gradient can itself be differentiated, which fitting to forces needs.
+    With `create_graph` the gradient can itself be differentiated, which fitting to forces needs. It is NaN where it is
+    not `wanted` or there are no energies.
     """
     with torch.enable_grad():  # also for a caller under no_grad
         vectors = graph.edge_vectors().to(model.dtype).requires_grad_()
-        energy = model(vectors, graph.atomic_numbers, graph.center, graph.neighbor)
+        energy, targets = model(vectors, graph.atomic_numbers, graph.center, graph.neighbor)
         total = energy.sum()
     if len(vectors) == 0:  # lonely atoms: nothing to differentiate by
-        return energy, vectors, torch.zeros_like(vectors)
+        return energy, vectors, torch.zeros_like(vectors), targets
+    if not wanted or not total.requires_grad:
+        return energy, vectors, torch.full_like(vectors, torch.nan), targets
     (gradient,) = torch.autograd.grad(total, vectors, create_graph=create_graph)
-    return energy, vectors, gradient
+    return energy, vectors, gradient, targets
 
 
 def pull_back(
@@ -57,15 +64,28 @@ def pull_back(
     return torch.autograd.grad(outputs, inputs, cotangents, materialize_grads=True)
 
 
-def predict(model: EnergyModel, graph: Graph, create_graph: bool = False) -> Prediction:
-    """Energy, per-atom energies, forces and virial of every structure in the graph.
+def predict(model: EnergyModel, graph: Graph, create_graph: bool = False, forces: bool = True) -> Prediction:
+    """Energy, per-atom energies, forces, virial and targets of every structure in the graph.
 
-    forces_i = sum_j dE/dr_ij - sum_j dE/dr_ji, because r_ij = r_j - r_i. Sums are float64.
+    forces_i = sum_j dE/dr_ij - sum_j dE/dr_ji, because r_ij = r_j - r_i. Sums are float64. Without `forces` these and
+    the virial are NaN and cost nothing; so is all that a potential without energies says of them.
     """
-    prediction = assemble(graph, *edge_gradient(model, graph, create_graph))
+    *parts, targets = edge_gradient(model, graph, create_graph, forces)
+    prediction = replace(assemble(graph, *parts), targets=pooled(graph, targets))
     if create_graph:
         return prediction
-    return replace(prediction, energy=prediction.energy.detach(), node_energy=prediction.node_energy.detach())
+    detached = {name: value.detach() for name, value in prediction.targets.items()}
+    energy, node_energy = prediction.energy.detach(), prediction.node_energy.detach()
+    return replace(prediction, energy=energy, node_energy=node_energy, targets=detached)
+
+
+def pooled(graph: Graph, targets: AtomTargets) -> dict[str, Tensor]:
+    """Values of structures (n_systems, dim), or of atoms (n_atoms, dim) where these have them."""
+    out = {}
+    for name, (per, value) in targets.items():
+        total = value.new_zeros(graph.n_systems, value.shape[1]).index_add(0, graph.system, value)
+        out[name] = value if per == "atom" else total / graph.n_atoms[:, None] if per == "mean" else total
+    return out
 
 
 def assemble(graph: Graph, atom_energy: Tensor, vectors: Tensor, gradient: Tensor) -> Prediction:

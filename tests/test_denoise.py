@@ -21,6 +21,7 @@ from train.config import Fit
 from train.data.dataset import Frame
 from train.denoise import Slope, draw_noise, labelled_atoms, make_head, predict_noise
 from train.loop import Task, continue_run, run_epochs
+from train.loss import blank as nothing
 from train.plan import elements, make_potential, measure
 from train.run import Run, start
 from train.schedule import make_plan
@@ -93,8 +94,7 @@ def test_parts_and_structures_without_labels(frames: list[Frame]) -> None:
     assert found[0][0] == pytest.approx(found[1][0], rel=1e-12)
     assert found[0][1] == [pytest.approx(found[1][1][0]), 4 * 45]
     torch.testing.assert_close(found[0][2], found[1][2], rtol=1e-9, atol=1e-11)
-    nothing = {k: torch.full_like(v, torch.nan) for k, v in vars(samples[3].target).items()}
-    blank = replace(samples[3], target=replace(samples[3].target, **nothing))
+    blank = replace(samples[3], target=nothing(samples[3].target))
     assert [labelled_atoms(s) for s in (samples[3], blank)] == [15, 0]
     run.at_once = 0
     assert gradient(run, [*samples[:3], blank], fit)[0] == pytest.approx(gradient(run, samples[:3], fit)[0])

@@ -6,6 +6,7 @@ import io
 import json
 import lzma
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -118,6 +119,16 @@ def test_03_fit(tmp_path: Path) -> None:
     assert np.isfinite(numbers("\n".join(table))).all()
     assert (tmp_path / "run" / "report.html").is_file()
     assert "give another --output" in run("03_fit.py", "--output", tmp_path, code=2)
+
+
+def test_dipole(tmp_path: Path) -> None:
+    """The dipole of a water molecule is learned from a hundred of them."""
+    text = run("05_dipole.py", "--output", tmp_path / "dipole", "--epochs", "15")
+    assert (tmp_path / "dipole/run/report.html").is_file()
+    last = text[text.index("dipole in e Å") :].splitlines()[0]
+    found = np.array(re.findall(r"-?\d+\.\d*", last), dtype=float)
+    predicted, reference = found[:3], found[3:]
+    assert np.abs(predicted - reference).max() < 0.2 * np.linalg.norm(reference)
 
 
 def test_04_relax_and_eos(silicon: Path, tmp_path: Path) -> None:

@@ -18,14 +18,17 @@ from train.cli import main
 from train.config import FLAT, Config, Weights
 from train.manual import commented, model_options
 from train.option import options
+from train.target import Target
 
 DATA = Path(__file__).parents[1] / "data"
 NAMES = [(name, o) for name, section in FLAT.items() for o in options(section)]
 NAMES += [("model", o) for o in model_options()]
 NAMES += [("weights.md", o) for o in options(Weights)]
-FULL = re.sub(r"^# (?=\[(weights|e0)|\w+ = )", "", commented(Config()), flags=re.MULTILINE).replace(
+NAMES += [("targets.dipole", o) for o in options(Target)]
+FULL = re.sub(r"^# (?=\[(weights|e0|targets)|\w+ = )", "", commented(Config()), flags=re.MULTILINE).replace(
     "weights.liquid", "weights.md"
 )
+FULL = FULL.replace("lmax_out = 0", "lmax_out = 1")  # which the dipole of the example needs
 
 
 scalars = st.one_of(
@@ -51,7 +54,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     text = lzma.decompress((DATA / "acac/train_300K.xyz.xz").read_bytes()).decode()
     frames = read(io.StringIO(text), ":4", format="extxyz")
     for atoms in frames:
-        atoms.info["config_type"] = "md"
+        atoms.info |= {"config_type": "md", "dipole": [0.0, 0.0, 1.0]}
     write(where / "train.xyz", frames)
     return where
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from potential.graph import Graph, collate, from_atoms
 from train.data.dataset import Frame
 from train.data.labels import LABELS
+from train.data.weights import config_weight
 from train.loss import Targets, collate_targets, targets
 
 
@@ -25,7 +26,9 @@ class Sample:
 
     graph: Graph
     target: Targets
-    weights: Tensor = field(default_factory=_one)  # (n_systems, 3) for energy, forces, stress
+    weights: Tensor = field(
+        default_factory=_one
+    )  # (n_systems, 3) for energy, forces, stress; more for more targets
 
 
 def prepare(frames: Sequence[Frame], cutoff: float) -> list[Sample]:
@@ -37,7 +40,8 @@ def prepare(frames: Sequence[Frame], cutoff: float) -> list[Sample]:
     samples = []
     for frame in frames:
         try:
-            weights = torch.tensor([list(asdict(frame.weights).values())], dtype=torch.float64)
+            others = [config_weight(frame)] * len(frame.targets)
+            weights = torch.tensor([[*asdict(frame.weights).values(), *others]], dtype=torch.float64)
             samples.append(Sample(from_atoms(frame.atoms, cutoff), targets(frame), weights))
         except ValueError as error:
             raise ValueError(f"{frame.source}, frame {frame.index}: {error}") from error
@@ -56,10 +60,10 @@ def normalized(samples: Sequence[Sample]) -> list[Sample]:
 
     A batch can then divide by its number of labels, and a light batch stays lighter than a heavy one.
     """
-    sums = torch.zeros(len(LABELS), dtype=torch.float64)
-    counts = torch.zeros(len(LABELS), dtype=torch.float64)
+    sums = torch.zeros_like(samples[0].weights[0])
+    counts = torch.zeros_like(sums)
     for s in samples:
-        known = torch.stack([torch.isfinite(getattr(s.target, name)).sum() for name in LABELS])
+        known = torch.stack([torch.isfinite(label).sum() for label in s.target.all().values()])
         sums += s.weights[0] * known
         counts += known
     mean = torch.where(sums > 0, sums / counts.clamp(min=1), torch.ones_like(sums))

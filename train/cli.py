@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from train.config import NETWORK, TUNING, Config, check, set_name
-from train.options import add_feeding, add_files, add_labels, add_start, data_settings
+from train.options import add_feeding, add_files, add_labels, add_start, add_targets, data_settings
 from train.toml import parse_assignment, read_toml, update
 
 EXAMPLES = """examples:
@@ -20,6 +20,7 @@ EXAMPLES = """examples:
   potential-train 'runs/*.xyz' more.db --valid last.traj --output water
   potential-train rmd17.npz --energy-unit kcal/mol --length-unit Ang --folds 5 --fold 0
   potential-train new.xyz --from water/model.safetensors --replay old.xyz --test old_test.xyz
+  potential-train train.xyz --targets dipole polarizability --set targets.dipole.unit=Debye
   potential-train --resume --output water
 """
 
@@ -70,6 +71,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add_settings(p)
     add_labels(p)
+    add_targets(p)
     return p
 
 
@@ -135,6 +137,7 @@ def configuration(args: argparse.Namespace) -> tuple[Config, Path]:
         "data": {**data_settings(args), "folds": args.folds, "fold": args.fold, "replay": args.replay},
         "model": {"preset": args.preset, "network": args.network},
         "log": {"to": args.log},
+        "targets": {name: {} for name in args.targets},
         "fit": {
             "seed": args.seed,
             "device": args.device,

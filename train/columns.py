@@ -65,11 +65,12 @@ def sizes(frames: Sequence[Frame]) -> Integers:
 
 
 def n_labels(frames: Sequence[Frame]) -> int:
-    """Energies and components of forces."""
+    """Energies, components of forces, and of other targets."""
     if isinstance(frames, Prepared):
         energies, forces = ((frames.labels & BITS[name]) > 0 for name in ("energy", "forces"))
         return int(energies.sum() + 3 * frames.n_atoms[forces].sum())
-    return sum(3 * len(f.atoms) * (f.forces is not None) + (f.energy is not None) for f in frames)
+    others = sum(int(np.isfinite(x).sum()) for f in frames for x in f.targets.values())
+    return others + sum(3 * len(f.atoms) * (f.forces is not None) + (f.energy is not None) for f in frames)
 
 
 def labelled(frames: Sequence[Frame]) -> set[str]:
@@ -77,7 +78,8 @@ def labelled(frames: Sequence[Frame]) -> set[str]:
     if isinstance(frames, Prepared):
         have = int(np.bitwise_or.reduce(frames.labels))
         return {name for name in LABELS if have & BITS[name]}
-    return {name for name in LABELS if any(getattr(f, name) is not None for f in frames)}
+    others = {name for f in frames for name, x in f.targets.items() if np.isfinite(x).any()}
+    return others | {name for name in LABELS if any(getattr(f, name) is not None for f in frames)}
 
 
 def kinds(frames: Sequence[Frame]) -> Counter[tuple[str | None, Weights]]:

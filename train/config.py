@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from train.option import check_values, option, suggest
+from train.target import Target
 
 PRESETS = ("tiny", "small", "medium", "large")  # what each makes of the dials: potential.model.presets
 NETWORK = "equivariant"  # where no other is asked for
@@ -226,6 +227,7 @@ class Config:
     fit: Fit = field(default_factory=Fit)
     weights: Mapping[str, Weights] = field(default_factory=dict)  # of each config_type that has its own
     e0: Mapping[str, float] = field(default_factory=dict)  # symbol -> eV of the isolated atom, where given
+    targets: Mapping[str, Target] = field(default_factory=dict)  # beside the energy, by name
     log: Log = field(default_factory=Log)
 
 
@@ -274,13 +276,16 @@ def check(config: Config) -> None:
         check_values(name, getattr(config, name))
     for kind, weights in config.weights.items():
         check_values(f"weights.{kind}", weights)
+    for name, target in config.targets.items():
+        check_values(f"targets.{name}", target)
     if fit.epochs and fit.minutes:
         raise ValueError(
             f"both epochs = {fit.epochs} and minutes = {fit.minutes} are given; give one, the other follows"
         )
     for stage in ("", "stage_two_")[: 1 + (fit.stage_two > 0)]:
         names = [f"{stage}{label}_weight" for label in ("energy", "forces", "stress")]
-        if not any(getattr(fit, name) for name in names):
+        others = any(getattr(target, f"{stage}weight") for target in config.targets.values())
+        if not others and not any(getattr(fit, name) for name in names):
             raise ValueError(f"[fit] {', '.join(names)} are all 0: nothing to learn; raise one of them")
     preset = config.model.get("preset", "small")
     if not isinstance(preset, str) or preset not in PRESETS:

@@ -26,9 +26,8 @@ from torch import Tensor, nn
 from potential.graph import Graph
 from potential.heads import EnergyHead
 from potential.model import Potential
-from potential.physics import predict
+from potential.physics import AtomTargets, predict
 from train.batches import Sample
-from train.data.labels import LABELS
 
 
 def make_head(potential: Potential, seed: int) -> nn.Module:
@@ -50,10 +49,12 @@ class Slope:
     def dtype(self) -> torch.dtype:
         return self.potential.dtype
 
-    def __call__(self, vectors: Tensor, atomic_numbers: Tensor, center: Tensor, neighbor: Tensor) -> Tensor:
+    def __call__(
+        self, vectors: Tensor, atomic_numbers: Tensor, center: Tensor, neighbor: Tensor
+    ) -> tuple[Tensor, AtomTargets]:
         species = self.potential.species_of[atomic_numbers]
         scalar: Tensor = self.head(self.potential.network(vectors, species, center, neighbor))
-        return scalar.double()
+        return scalar.double(), {}
 
 
 def draw_noise(samples: Sequence[Sample], seed: int, step: int) -> Tensor:
@@ -76,5 +77,5 @@ def predict_noise(slope: Slope, graph: Graph, noise: Tensor, sigma: float) -> Te
 
 def labelled_atoms(sample: Sample) -> int:
     """Number of atoms, 0 where the structure has no label at all, since it then stands for nothing."""
-    known = any(bool(torch.isfinite(getattr(sample.target, name)).any()) for name in LABELS)
+    known = any(bool(torch.isfinite(label).any()) for label in sample.target.all().values())
     return len(sample.graph.positions) if known else 0

@@ -23,8 +23,11 @@ def duration(seconds: float) -> str:
 def metrics_text(line: dict[str, Any]) -> str:
     """Validation errors with their units, the absent ones left out."""
     units = {"energy": "meV/atom", "forces": "meV/Å", "stress": "meV/Å^3"}
-    known = [(name, line[f"valid_{name}_rmse"]) for name in units]
-    return "  ".join(f"{name} {value:.2f} {units[name]}" for name, value in known if value is not None)
+    names = [key.removeprefix("valid_").removesuffix("_rmse") for key in line if key.startswith("valid_")]
+    known = {name: line.get(f"valid_{name}_rmse") for name in names}  # other targets in 1/1000 of their units
+    return "  ".join(
+        f"{name} {x:.2f} {units.get(name, '10^-3')}" for name, x in known.items() if x is not None
+    )
 
 
 def rate_text(steps: float, atoms_per_step: float) -> str:

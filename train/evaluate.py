@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
 
 from potential.model import Potential
 from potential.physics import predict
+from potential.targets import TargetFacts
 from train.batches import Sample, in_order
 from train.columns import places, trajectories
 from train.data.dataset import Frame
+from train.loss import blank
 
 EVALUATION_ATOMS = 600  # atoms per batch
 PREDICTED = 50_000  # frames of a set in predictions.h5
@@ -29,6 +31,21 @@ class Predictions:
     energy: np.ndarray  # (n_frames, 2) eV: reference, predicted
     forces: np.ndarray  # (n_atoms_total, 3, 2) eV/Å
     stress: np.ndarray  # (n_frames, 3, 3, 2) eV/Å^3; prediction NaN without full periodicity
+    targets: Mapping[str, np.ndarray] = field(
+        default_factory=dict
+    )  # (n_frames or n_atoms_total, dim, 2) each
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All arrays by name, those of targets as targets/<name>."""
+        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "targets"}
+        return own | {f"targets/{name}": x for name, x in self.targets.items()}
+
+
+def from_arrays(arrays: Mapping[str, np.ndarray]) -> Predictions:
+    """The opposite of `Predictions.arrays`."""
+    own = {name: x for name, x in arrays.items() if "/" not in name}
+    others = {name.removeprefix("targets/"): x for name, x in arrays.items() if "/" in name}
+    return Predictions(**own, targets=others)
 
 
 def evaluate(potential: Potential, samples: Iterable[Sample], device: str) -> Predictions:
@@ -54,30 +71,38 @@ def evaluate_parts(
 
 
 def _predict(potential: Potential, b: Sample) -> Predictions:
-    p = predict(potential, b.graph)
+    p, t = predict(potential, b.graph), b.target
+    if not potential.statistics.has_energy:  # nothing to compare with
+        t = replace(blank(t), others=t.others)
     volume = np.abs(np.linalg.det(b.graph.cell.cpu().numpy()))
     volume[~b.graph.pbc.all(dim=1).cpu().numpy()] = np.nan
     volume[volume == 0] = np.nan
     virial = p.virial.detach().cpu().numpy()
     predicted_stress = (virial + virial.transpose(0, 2, 1)) / 2 / volume[:, None, None]
-    t = b.target
     return Predictions(
         b.graph.n_atoms.cpu().numpy(),
         b.graph.atomic_numbers.cpu().numpy(),
         np.stack([t.energy.cpu().numpy(), p.energy.cpu().numpy()], -1),
         np.stack([t.forces.cpu().numpy(), p.forces.detach().cpu().numpy()], -1),
         np.stack([t.stress.cpu().numpy(), predicted_stress], -1),
+        {
+            name: np.stack([x.cpu().numpy(), p.targets[name].cpu().numpy()], -1)
+            for name, x in t.others.items()
+            if name in p.targets
+        },
     )
 
 
 def _joined(parts: Sequence[Predictions]) -> Predictions:
-    return Predictions(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Predictions)))
+    rows = [p.arrays() for p in parts]
+    return from_arrays({name: np.concatenate([row[name] for row in rows]) for name in rows[0]})
 
 
 def errors(p: Predictions) -> dict[str, float | int | None]:
     """RMSE and MAE over what is labelled, None if nothing is.
 
-    Energy in meV/atom (RMSE per structure too, meV), forces meV/Å, stress meV/Å^3.
+    Energy in meV/atom (RMSE per structure too, meV), forces meV/Å, stress meV/Å^3. Other targets in 1/1000 of their
+    unit, with the standard deviation of their labels: root mean square over the components, each about its mean.
     """
     return pooled_errors([p])
 
@@ -88,8 +113,11 @@ def pooled_errors(parts: Iterable[Predictions]) -> dict[str, float | int | None]
     sums = {
         name: np.zeros(4) for name in ("energy", "forces", "stress")
     }  # squares, sizes, number; per structure
+    others: dict[str, list[np.ndarray]] = {}
     for p in parts:
         frames += len(p.n_atoms)
+        for name, values in p.targets.items():
+            others.setdefault(name, []).append(_moments(values))
         for name, sum_ in sums.items():
             reference, predicted = np.moveaxis(getattr(p, name), -1, 0)
             labelled = np.isfinite(reference)
@@ -104,10 +132,36 @@ def pooled_errors(parts: Iterable[Predictions]) -> dict[str, float | int | None]
             out["energy_rmse_per_structure"] = math.sqrt(per_structure / n) if n else None
         out[f"{name}_rmse"] = math.sqrt(squares / n) if n else None
         out[f"{name}_mae"] = float(absolute / n) if n else None
+    for name, moments in others.items():
+        out |= _target_errors(name, np.sum(moments, axis=0))
     return out
 
 
-def errors_text(table: Mapping[str, Mapping[str, float | int | None]]) -> str:
+def _moments(values: np.ndarray) -> np.ndarray:
+    """(5, dim) from (n, dim, 2): number of labels, their sum and sum of squares, squares and sizes of the errors."""
+    reference, predicted = np.moveaxis(values, -1, 0)
+    known = np.isfinite(reference)
+    label, error = np.where(known, reference, 0.0), np.where(known, predicted - reference, 0.0)
+    moments: np.ndarray = np.stack([known, label, label**2, error**2, np.abs(error)]).sum(axis=1)
+    return moments
+
+
+def _target_errors(name: str, moments: np.ndarray) -> dict[str, float | int | None]:
+    n, label, squares, errors_squared, absolute = moments
+    total = float(n.sum())
+    if not total:
+        return {f"{name}_{kind}": None for kind in ("rmse", "mae", "deviation")}
+    variance = np.maximum(squares - label**2 / np.maximum(n, 1), 0.0).sum() / total
+    return {
+        f"{name}_rmse": 1e3 * math.sqrt(errors_squared.sum() / total),
+        f"{name}_mae": 1e3 * float(absolute.sum()) / total,
+        f"{name}_deviation": 1e3 * math.sqrt(variance),
+    }
+
+
+def errors_text(
+    table: Mapping[str, Mapping[str, float | int | None]], targets: Iterable[TargetFacts] = ()
+) -> str:
     """The table of errors that ends a run."""
     columns = [
         ("energy_rmse", "E RMSE meV/atom"),
@@ -117,19 +171,33 @@ def errors_text(table: Mapping[str, Mapping[str, float | int | None]]) -> str:
         ("forces_mae", "F MAE meV/Å"),
         ("stress_rmse", "S RMSE meV/Å^3"),
     ]
-    shown = [(key, title) for key, title in columns if any(row[key] is not None for row in table.values())]
+    for one in targets:
+        columns.append((f"{one.name}_rmse", f"{one.name} RMSE 10^-3 {one.unit}".rstrip()))
+        columns.append((f"{one.name}_relative", "% of deviation"))
+        table = {
+            name: {**row, f"{one.name}_relative": relative(row, one.name)} for name, row in table.items()
+        }
+    shown = [(k, title) for k, title in columns if any(row.get(k) is not None for row in table.values())]
     width = max(len("set"), *(len(name) for name in table))
     lines = ["", "  ".join([f"{'set':<{width}}", "frames", *(title for _, title in shown)])]
     for name, row in table.items():
         cells = [
-            f"{row[key]:{len(title)}.2f}" if row[key] is not None else f"{'-':>{len(title)}}"
+            f"{row[key]:{len(title)}.2f}" if row.get(key) is not None else f"{'-':>{len(title)}}"
             for key, title in shown
         ]
         lines.append("  ".join([f"{name:<{width}}", f"{row['frames']:6d}", *cells]))
     return "\n".join([*lines, ""])
 
 
-def write_predictions(path: Path, sets: Mapping[str, tuple[Predictions, Sequence[Frame]]]) -> None:
+def relative(row: Mapping[str, float | int | None], name: str) -> float | None:
+    """The RMSE of a target in percent of the standard deviation of its labels."""
+    error, deviation = row.get(f"{name}_rmse"), row.get(f"{name}_deviation")
+    return 100 * error / deviation if error is not None and deviation else None
+
+
+def write_predictions(
+    path: Path, sets: Mapping[str, tuple[Predictions, Sequence[Frame]]], targets: Iterable[TargetFacts] = ()
+) -> None:
     """Write predictions.h5: {set name: (predictions, their frames)}, completely or not at all."""
     import h5py
 
@@ -149,4 +217,10 @@ def write_predictions(path: Path, sets: Mapping[str, tuple[Predictions, Sequence
                 values = getattr(p, label)
                 for column, kind in enumerate(("reference", "predicted")):
                     group.create_dataset(f"{label}_{kind}", data=values[..., column], compression="gzip")
+            for one in (one for one in targets if one.name in p.targets):
+                place_of = group.create_group(f"targets/{one.name}")
+                place_of.attrs.update({"irreps": one.irreps, "per": one.per, "unit": one.unit})
+                for column, kind in enumerate(("reference", "predicted")):
+                    values = p.targets[one.name][..., column]
+                    place_of.create_dataset(kind, data=values, compression="gzip")
     partial.replace(path)

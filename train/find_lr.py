@@ -46,7 +46,11 @@ def range_test(potential: Potential, task: Task) -> RangeTest:
     Raises:
         ValueError: the first steps fail.
     """
-    run, fit, sizes = start(copy.deepcopy(potential), task.fit), task.fit, n_atoms(task.train)
+    run, fit, sizes = (
+        start(copy.deepcopy(potential), task.fit, targets=task.targets),
+        task.fit,
+        n_atoms(task.train),
+    )
     rates: list[float] = []
     losses: list[float] = []
     mean, epoch, batches = 0.0, 0, epoch_batches(sizes, fit, 0)

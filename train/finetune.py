@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from potential import Potential, Statistics, build
-from potential.checkpoint import load
-from potential.model import check_device, configuration, presets, recast, settings
+from potential import Potential, build
+from potential.checkpoint import check_device, load
+from potential.model import configuration, presets, recast, settings
 from train.batches import Sample, prepare
 from train.columns import EACH, representatives, spaced, symbols, take
 from train.config import Config, Fit
@@ -27,6 +27,7 @@ from train.parallel import Ranks, shared_errors
 from train.plan import elements
 from train.sets import Sets
 from train.statistics import E0Fit, fit_e0
+from train.target_facts import require_same
 
 SIGNIFICANT = (
     0.05  # eV/atom; energies that are further off come from another method, not from the model's errors
@@ -76,8 +77,8 @@ def adopt(given: Mapping[str, Any], start: Potential, path: str) -> tuple[dict[s
 
 def begin(start: Potential, sets: Sets, config: Config) -> tuple[Potential, E0Fit, Sets]:
     """The potential made ready for the new data; and the sets, where replayed energies move along with E0."""
-    replay = expand(config.data.replay)
-    train = sets.frames["train"]
+    replay, train = expand(config.data.replay), sets.frames["train"]
+    require_same(start, config, train)
     some = take(train, representatives(train))
     new = [f for f in [*some, *sets.isolated] if f.source not in replay]
     _require_known(start, sets, replay)
@@ -135,15 +136,14 @@ def extended(start: Potential, symbols: Iterable[str]) -> Potential:
     new = [s for s in symbols if s not in facts.elements]
     if not new:
         return start
-    n = len(facts.elements)
-    more = Statistics(
-        (*facts.elements, *new), (*facts.e0, *(0.0 for _ in new)), facts.scale, facts.mean_neighbors
-    )
+    targets = tuple(target.with_more(len(new)) for target in facts.targets)
+    e0 = (*facts.e0, *(0.0 for _ in new))
+    more = replace(facts, elements=(*facts.elements, *new), e0=e0, targets=targets)
     wide = build(configuration(start), more, dtype=start.dtype)
     old = dict(start.named_parameters())
     with torch.no_grad():
         for name, w in wide.named_parameters():
-            w.copy_(widened(old[name].detach().cpu(), w.shape, n))
+            w.copy_(widened(old[name].detach().cpu(), w.shape, len(facts.elements)))
     return wide.to(next(start.parameters()).device)
 
 

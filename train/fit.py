@@ -87,8 +87,8 @@ def prepare_job(config: Config, directory: Path, ranks: Ranks) -> Job:
         model, why_model = adopt(config.model, before, config.fit.start)
     else:
         model, why_model = choose_model(config, train)
-    settings, why_fit = choose_fit(config.fit, train)
-    require_labels(settings, "validation", sets.frames["valid"])
+    settings, why_fit = choose_fit(config.fit, train, config.targets)
+    require_labels(settings, "validation", sets.frames["valid"], config.targets)
     if before:
         potential, e0, sets = begin(before, sets, config)
         train = sets.frames["train"]
@@ -103,7 +103,7 @@ def prepare_job(config: Config, directory: Path, ranks: Ranks) -> Job:
         isolated = [f for f in sets.isolated if f.atoms.symbols[0] in symbols]
         e0 = fit_e0([*some, *isolated], symbols, sets.isolated_given, config.e0)
         potential = make_potential(
-            model, measure(some, (samples["train"][int(k)] for k in rows), e0), settings
+            model, measure(some, (samples["train"][int(k)] for k in rows), e0, config.targets), settings
         )
     _check_elements(potential, sets)
     potential, why_trains = trainable(potential, settings)
@@ -119,6 +119,7 @@ def prepare_job(config: Config, directory: Path, ranks: Ranks) -> Job:
         directory,
         display.tell,
         display.say,
+        config.targets,
     )
     config = replace(config, model=model, fit=settings)
     sampled = (f"E0, scale and neighbors measured on {len(rows)} of {len(train)} training frames",)
@@ -177,7 +178,7 @@ def fit(config: Config, directory: Path, resume: bool = False, only: str = "") -
 
 def _train(job: Job, ranks: Ranks, resume: bool, only: str) -> dict[str, Any]:
     display, directory = job.display, job.directory
-    run = start(job.potential, job.config.fit, identity(job), ranks)
+    run = start(job.potential, job.config.fit, identity(job), ranks, job.config.targets)
     said = ""
     ranks.require_same(json.dumps(run.identity), "frames, network or settings")
     ranks.follow(run.potential.state_dict().values())
@@ -246,6 +247,7 @@ def identity(job: Job) -> dict[str, Any]:
             for k, v in asdict(job.config.fit).items()
             if k not in free
         },
+        "targets": {k: asdict(t) for k, t in job.config.targets.items()} or None,
     }
 
 
@@ -260,7 +262,8 @@ def finish(run: Run, job: Job) -> dict[str, Any]:
         return {"errors": table}
     save(potential, job.directory / "model.safetensors", notes={"errors": table, "epoch": run.best_epoch})
     kept = {name: (p, take(job.sets.frames[name], rows)) for name, (p, rows) in predictions.items()}
-    write_predictions(job.directory / "predictions.h5", kept)
+    facts = potential.statistics.targets
+    write_predictions(job.directory / "predictions.h5", kept, facts)
     sets = sorted(
         read_predictions(job.directory / "predictions.h5"), key=lambda one: list(table).index(one.name)
     )
@@ -281,6 +284,7 @@ def finish(run: Run, job: Job) -> dict[str, Any]:
         "split": split_record(job.sets, job.config)["how"],
         "weights": weights_record(kinds(job.sets.frames["train"])),
         "errors": table,
+        "targets": [{k: getattr(one, k) for k in ("name", "irreps", "per", "unit")} for one in facts],
         "errors_before": earlier,
         "sessions": sessions(job.directory),
         **parts,
@@ -289,8 +293,8 @@ def finish(run: Run, job: Job) -> dict[str, Any]:
     write_text(job.directory / "summary.json", json.dumps(summary, indent=1))
     files = draw(job.directory)
     if earlier:
-        job.display.say(f"\nbefore, with {job.config.fit.start}:{errors_text(earlier)}after:")
-    job.display.say("\n".join(part for part in (errors_text(table), breakdown_text(parts)) if part))
+        job.display.say(f"\nbefore, with {job.config.fit.start}:{errors_text(earlier, facts)}after:")
+    job.display.say("\n".join(part for part in (errors_text(table, facts), breakdown_text(parts)) if part))
     job.display.say(f"best model: epoch {run.best_epoch}, {job.directory / 'model.safetensors'}")
     job.display.say("look at: " + ", ".join(str(path) for path in files.values()))
     return summary

@@ -9,8 +9,8 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -23,6 +23,8 @@ from train.run import Run, load_state, save_state
 from train.schedule import Plan, begin_stage_two, of_stage, reduce_on_plateau, score
 from train.step import Failed, NotFinite, OutOfMemory, blame, recover, train_step
 from train.stream import feeding, n_atoms
+from train.target import Target
+from train.target import weights as target_weights
 
 VALIDATE_STEPS = 50  # validate at the first end of an epoch that is at least this many steps after the last
 SAVE_SECONDS = 10.0  # least time between two saves of the state
@@ -52,7 +54,9 @@ def validate(run: Run, valid: Sequence[Sample], fit: Fit) -> dict[str, float | i
     """
     with run.ema.average_parameters():
         e = shared_errors(run.ranks, run.potential, valid, fit.device)
-        now = score(e, of_stage(fit, run))
+        now = score(
+            e, of_stage(fit, run), target_weights(run.targets, run.stage), run.potential.statistics.scale
+        )
         if not math.isfinite(now):
             raise run.ranks.refusal(
                 f"step {run.step}: predictions of the validation frames are not finite, the training diverged; "
@@ -70,13 +74,13 @@ def validate(run: Run, valid: Sequence[Sample], fit: Fit) -> dict[str, float | i
     line["lr"] = run.optimizer.param_groups[0]["lr"]
     sums = {"loss": [0.0, 0], "energy": [0.0, 0], "forces": [0.0, 0], **run.sums}  # all steps may be skipped
     line["loss"] = sums["loss"][0] / sums["loss"][1] if sums["loss"][1] else None
-    for name in ("energy", "forces"):
-        square, n = sums[name]
+    for name in ("energy", "forces", *run.targets):
+        square, n = sums.get(name, [0.0, 0])
         line[f"train_{name}_rmse"] = 1e3 * math.sqrt(square / n) if n else None
     if fit.denoise_weight:
         square, n = run.sums.get("noise", [0.0, 0])
         line["train_noise_rmse"] = math.sqrt(square / n) if n else None
-    for name in ("energy", "forces", "stress"):
+    for name in ("energy", "forces", "stress", *run.targets):
         line[f"valid_{name}_rmse"], line[f"valid_{name}_mae"] = e[f"{name}_rmse"], e[f"{name}_mae"]
     run.sums, run.validated = {}, run.step
     return line
@@ -96,6 +100,7 @@ class Task:
         [Run, dict[str, Any] | None], None
     ]  # after every step, and with a line after every validation
     say: Callable[[str], None] = print  # whatever else people must know
+    targets: Mapping[str, Target] = field(default_factory=dict)  # beside the energy
 
 
 def attempt(run: Run, task: Task, index: Index, samples: Sequence[Sample]) -> None:

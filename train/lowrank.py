@@ -23,7 +23,7 @@ class LowRank(Potential):
     """
 
     def __init__(self, base: Potential, rank: int, seed: int):
-        super().__init__(base.network, base.head, base.statistics)
+        super().__init__(base.network, base.head, base.statistics, base.targets)
         self.base = [base]  # in a list: its weights are already here
         self.names = [
             name

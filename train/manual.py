@@ -21,10 +21,12 @@ from potential.model import presets, settings
 from potential.networks import NETWORKS
 from train.config import FLAT, SECTIONS, Config, Model, Weights
 from train.option import Option, options, parse
+from train.target import Target
+from train.toml import TABLES
 
 SCHEMA = "config.schema.json"
 TYPES = {bool: "boolean", int: "integer", float: "number", str: "string"}
-WEIGHTS_EXAMPLE = "liquid"
+WEIGHTS_EXAMPLE, TARGETS_EXAMPLE = "liquid", "dipole"
 E0_TITLE = "Energies of isolated atoms, where they are given: a line for each element."
 E0 = Option("H", -13.6, "energy of the isolated atom; the others are read or fitted", "eV")
 
@@ -77,8 +79,12 @@ def commented(config: Config) -> str:
         "model": model_lines(config.model),
         "weights": example_lines(f"weights.{WEIGHTS_EXAMPLE}", title(Weights), options(Weights)),
         "e0": example_lines("e0", E0_TITLE, [E0]),
+        "targets": example_lines(f"targets.{TARGETS_EXAMPLE}", title(Target), options(Target)),
     }
-    given = {"weights": {k: asdict(w) for k, w in config.weights.items()}, "e0": dict(config.e0)}
+    given: dict[str, Any] = {
+        name: {k: asdict(t) for k, t in getattr(config, name).items()} for name in TABLES
+    }
+    given["e0"] = dict(config.e0)
     lines = [
         f"#:schema {Path(str(files('train').joinpath(SCHEMA))).as_uri()}",
         f"# Settings of potential-train {__version__}. A line that is left out means its default.",
@@ -119,8 +125,9 @@ def schema() -> dict[str, Any]:
     properties = {name: section_schema(title(FLAT[name]), options(FLAT[name])) for name in FLAT}
     dials = {(o.name, str(o)): o for network in NETWORKS for o in model_options(network)}
     properties["model"] = section_schema(title(Model), list(dials.values()))
-    of_type = section_schema(title(Weights), options(Weights))
-    properties["weights"] = {"type": "object", "description": title(Weights), "additionalProperties": of_type}
+    for name, (kind, _) in TABLES.items():
+        one = section_schema(title(kind), options(kind))
+        properties[name] = {"type": "object", "description": title(kind), "additionalProperties": one}
     energy = {"type": "number", "description": f"{E0.text} [{E0.unit}]"}
     properties["e0"] = {"type": "object", "description": E0_TITLE, "additionalProperties": energy}
     return {
@@ -178,6 +185,7 @@ def document() -> str:
         sections[f"[model], network = {name}"] = (title(Model), model_options(name))
     sections["[weights.<config_type>]"] = (title(Weights), options(Weights))
     sections["[e0]"] = (E0_TITLE, [E0])
+    sections["[targets.<name>]"] = (title(Target), options(Target))
     for name, (text, found) in sections.items():
         parts += [f"## {name}\n", f"{text}\n", table(found)]
     return "\n".join(parts).rstrip() + "\n"

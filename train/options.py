@@ -71,6 +71,17 @@ def add_labels(p: argparse.ArgumentParser, gaps: bool = True) -> None:
         )
 
 
+def add_targets(p: argparse.ArgumentParser) -> None:
+    """What to predict beside the energy."""
+    p.add_argument(
+        "--targets",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="labels beside energy, forces and stress: dipole, polarizability, or one described by [targets.NAME]",
+    )
+
+
 def data_settings(args: argparse.Namespace) -> dict[str, Any]:
     """What the options say of [data]; only what was given."""
     given = {

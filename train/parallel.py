@@ -13,7 +13,7 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -24,7 +24,16 @@ from torch import Tensor
 from potential.model import Potential
 from train.batches import Sample
 from train.columns import spaced
-from train.evaluate import PREDICTED, Predictions, errors, evaluate, evaluate_parts, pooled_errors
+from train.evaluate import (
+    PREDICTED,
+    Predictions,
+    errors,
+    evaluate,
+    evaluate_parts,
+    from_arrays,
+    pooled_errors,
+)
+from train.loss import blank as nothing
 
 Index: TypeAlias = Sequence[int] | np.ndarray
 
@@ -159,9 +168,7 @@ class Ranks:
 
 def blank(sample: Sample) -> Sample:
     """The sample with no label at all."""
-    target = sample.target
-    nothing = {f.name: torch.full_like(getattr(target, f.name), torch.nan) for f in fields(target)}
-    return replace(sample, target=replace(target, **nothing))
+    return replace(sample, target=nothing(sample.target))
 
 
 def evaluate_shared(
@@ -173,15 +180,16 @@ def evaluate_shared(
     own = evaluate(potential, (samples[k] for k in ranks.take(rows)), device)
     if ranks.size == 1:
         return own
-    parts = {f.name: torch.from_numpy(getattr(own, f.name)) for f in fields(own)}
+    parts = {name: torch.from_numpy(x) for name, x in own.arrays().items()}
     if ranks.rank >= n:  # what it was given is another rank's
         parts = {name: x[:0] for name, x in parts.items()}
     whole = {name: torch.cat(ranks.gather(x)) for name, x in parts.items()}
     order = np.argsort(np.concatenate([np.arange(rank, n, ranks.size) for rank in range(ranks.size)]))
     atoms = np.split(np.arange(int(whole["n_atoms"].sum())), whole["n_atoms"].cumsum(0)[:-1].numpy())
     atom_order = np.concatenate([atoms[i] for i in order])
-    per_atom = ("atomic_numbers", "forces")
-    return Predictions(**{k: x.numpy()[atom_order if k in per_atom else order] for k, x in whole.items()})
+    of_atoms = [f"targets/{one.name}" for one in potential.statistics.targets if one.per == "atom"]
+    per_atom = ("atomic_numbers", "forces", *of_atoms)
+    return from_arrays({k: x.numpy()[atom_order if k in per_atom else order] for k, x in whole.items()})
 
 
 def shared_errors(

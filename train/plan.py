@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from ase.data import atomic_numbers
 
+from potential.checkpoint import check_device
 from potential.graph import from_atoms
-from potential.model import Potential, Statistics, build, check_device, presets, settings
+from potential.model import Potential, Statistics, build, presets, settings
 from train.batches import Sample, measured
 from train.buckets import epoch_batches, filled
 from train.columns import labelled, n_labels, sizes, symbols
@@ -26,6 +27,8 @@ from train.run import Run, start
 from train.statistics import E0Fit
 from train.step import Failed, NotFinite, OutOfMemory, recover, train_step
 from train.stream import n_atoms
+from train.target import Target, order, resolved
+from train.target_facts import target_facts
 
 STEPS = 15000  # updates of a run whose length is not given
 
@@ -43,7 +46,8 @@ def choose_model(config: Config, frames: Sequence[Frame]) -> tuple[dict[str, Any
     preset = given.pop("preset", None)
     if preset is None:
         preset = "tiny" if n < 2000 else "small" if n < 3_000_000 else "medium"
-        why.append(f"preset {preset}: {n:,} labels (energies and force components) to learn from")
+        kinds = ", ".join(["energies and force components", *config.targets])
+        why.append(f"preset {preset}: {n:,} labels ({kinds}) to learn from")
     network = given.pop("network", NETWORK)
     model = {"network": network, **presets(network)[preset], **given}
     if "cutoff" not in given:
@@ -51,17 +55,28 @@ def choose_model(config: Config, frames: Sequence[Frame]) -> tuple[dict[str, Any
         density = sum(len(from_atoms(f.atoms, 5.0).center) for f in some) / sum(len(f.atoms) for f in some)
         model["cutoff"] = 6.0 if density < 8 else 5.0 if density < 70 else 4.5
         why.append(f"cutoff {model['cutoff']} Å: {density:.0f} neighbors per atom within 5 Å")
-    settings(model)  # a wrong dial is refused here, before anything is computed with it
+    dials = settings(model)[1]  # a wrong dial is refused here, before anything is computed with it
+    needed = order(resolved(config.targets))
+    if needed > getattr(dials, "lmax_out", needed):
+        if "lmax_out" in given:
+            raise ValueError(
+                f"[model] lmax_out is {given['lmax_out']}, but the targets need {needed}; leave it out"
+            )
+        model["lmax_out"] = needed
+        settings(model)
+        why.append(f"lmax_out {needed}: for {', '.join(config.targets)}")
     return {"preset": preset, **model}, why
 
 
-def choose_fit(fit: Fit, frames: Sequence[Frame]) -> tuple[Fit, list[str]]:
+def choose_fit(
+    fit: Fit, frames: Sequence[Frame], targets: Mapping[str, Target] | None = None
+) -> tuple[Fit, list[str]]:
     """Batch size and length of the run where they are not given, and why.
 
     Raises:
         ValueError: no frame has a label whose weight is not 0.
     """
-    require_labels(fit, "training", frames)
+    require_labels(fit, "training", frames, targets)
     why = []
     if fit.dtype == "mixed":
         fit = replace(fit, dtype="float32")
@@ -91,7 +106,9 @@ def choose_fit(fit: Fit, frames: Sequence[Frame]) -> tuple[Fit, list[str]]:
     return fit, why
 
 
-def require_labels(fit: Fit, kind: str, frames: Sequence[Frame]) -> None:
+def require_labels(
+    fit: Fit, kind: str, frames: Sequence[Frame], targets: Mapping[str, Target] | None = None
+) -> None:
     """Each stage has something to learn from, or to choose the best model by.
 
     Raises:
@@ -101,6 +118,7 @@ def require_labels(fit: Fit, kind: str, frames: Sequence[Frame]) -> None:
     why = "nothing to learn" if kind == "training" else "nothing to choose the best model by"
     for stage in ("", "stage_two_")[: 1 + (fit.stage_two > 0)]:
         wanted = [label for label in LABELS if getattr(fit, f"{stage}{label}_weight")]
+        wanted += [name for name, one in (targets or {}).items() if getattr(one, f"{stage}weight")]
         if not have.intersection(wanted):
             raise ValueError(
                 f"no {kind} frame has {' or '.join(wanted)}, and the weights of all else are 0: {why}; raise --set "
@@ -108,10 +126,19 @@ def require_labels(fit: Fit, kind: str, frames: Sequence[Frame]) -> None:
             )
 
 
-def measure(frames: Sequence[Frame], samples: Iterable[Sample], e0: E0Fit) -> Statistics:
-    """The facts a potential carries: elements, E0, the force RMS as energy scale, mean neighbors."""
+def measure(
+    frames: Sequence[Frame],
+    samples: Iterable[Sample],
+    e0: E0Fit,
+    targets: Mapping[str, Target] | None = None,
+) -> Statistics:
+    """The facts a potential carries: elements, E0, the force RMS as energy scale, mean neighbors, those of targets."""
     names = elements(frames)
     neighbors, scale = measured(samples)
+    facts = target_facts(frames, names, resolved(targets or {}))
+    if not labelled(frames).intersection(LABELS):
+        e0s = tuple(e0.e0[s] for s in names)
+        return Statistics(names, e0s, 1.0, max(neighbors, 1.0), facts, has_energy=False)
     if not scale > 0:  # no forces: the spread of the energies per atom
         rest = [
             (f.energy - sum(e0.e0[s] for s in f.atoms.get_chemical_symbols())) / len(f.atoms)
@@ -124,7 +151,7 @@ def measure(frames: Sequence[Frame], samples: Iterable[Sample], e0: E0Fit) -> St
             )
         mean = sum(rest) / len(rest)
         scale = math.sqrt(sum((x - mean) ** 2 for x in rest) / len(rest)) or 1.0
-    return Statistics(names, tuple(e0.e0[s] for s in names), scale, max(neighbors, 1.0))
+    return Statistics(names, tuple(e0.e0[s] for s in names), scale, max(neighbors, 1.0), facts)
 
 
 def make_potential(model: Mapping[str, Any], statistics: Statistics, fit: Fit) -> Potential:
@@ -155,7 +182,7 @@ def trial(potential: Potential, task: Task, n_steps: int, most: float = math.inf
     Raises:
         ValueError: a step that is not finite, or does not fit into memory; names the frames.
     """
-    run = start(copy.deepcopy(potential), task.fit)
+    run = start(copy.deepcopy(potential), task.fit, targets=task.targets)
     batches = epoch_batches(n_atoms(task.train), task.fit, 0)
     times: list[float] = []
     strict = replace(task.fit, max_skipped=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from train.denoise import make_head
 from train.optimizers import make_optimizer
 from train.parallel import Ranks
 from train.state import pack, unpack
+from train.target import Target
 
 
 @dataclass
@@ -47,6 +49,7 @@ class Run:
     skipped: int = 0  # steps in a row that were not finite
     at_once: int = 0  # structures of a batch that fit into memory; 0: all
     ranks: Ranks = field(default_factory=Ranks)  # with whom each step is shared; not part of the state
+    targets: Mapping[str, Target] = field(default_factory=dict)  # beside the energy; not part of the state
 
     @property
     def weights(self) -> list[Tensor]:
@@ -62,13 +65,19 @@ COUNTERS = ("epoch", "position", "step", "seconds", "sums", "validated", "best",
 
 
 def start(
-    potential: Potential, fit: Fit, identity: dict[str, Any] | None = None, ranks: Ranks | None = None
+    potential: Potential,
+    fit: Fit,
+    identity: dict[str, Any] | None = None,
+    ranks: Ranks | None = None,
+    targets: Mapping[str, Target] | None = None,
 ) -> Run:
     """A run at its beginning."""
     head = make_head(potential, fit.seed) if fit.denoise_weight else None
     weights = trained(potential, head)
     average = ExponentialMovingAverage(weights, decay=fit.ema)
-    return Run(potential, make_optimizer(weights, fit), average, identity or {}, head, ranks=ranks or Ranks())
+    run = Run(potential, make_optimizer(weights, fit), average, identity or {}, head, ranks=ranks or Ranks())
+    run.targets = targets or {}
+    return run
 
 
 def trained(potential: Potential, auxiliary: torch.nn.Module | None) -> list[Tensor]:

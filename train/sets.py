@@ -14,9 +14,10 @@ from train.columns import element_sets, kinds, places, prints, sizes, suspicious
 from train.config import Config, Data, set_names
 from train.data.dataset import Found, Frame, read
 from train.data.files import expand
-from train.data.keys import Keys
+from train.data.keys import Keys, keys
 from train.data.labels import LABELS, NONE
 from train.data.splits import check_split, groups, validation
+from train.data.targets import require_targets
 from train.data.weights import check_weights, refuse_all_zero, weigh, weight_notes, weights_record
 from train.doctor.inspection import inspect, require_clean
 from train.prepared.read import Prepared, found_in, is_prepared, open_prepared
@@ -35,31 +36,19 @@ class Sets:
     isolated_given: list[Frame]  # those of files of their own
 
 
-def keys(data: Data) -> Keys:
-    """Where labels are and in which units; an empty setting means: find it, or follow from the others."""
-    return Keys(
-        energy=data.energy_key or None,
-        forces=data.forces_key or None,
-        stress=data.stress_key or None,
-        energy_unit=data.energy_unit or None,
-        length_unit=data.length_unit or None,
-        forces_unit=data.forces_unit or None,
-        stress_unit=data.stress_unit or None,
-    )
-
-
 def read_sets(config: Config) -> Sets:
     """Read and inspect every file; split validation frames off the training frames if no file of them is given.
 
     Raises:
         ValueError: unreadable files, unexplained gaps and impossible labels, with file, frame and remedy.
     """
-    data = config.data
+    data, given = config.data, keys(config.data, config.targets)
     check_split(data)
     expand([*data.train, *data.valid, *data.test, *data.isolated_atoms, *data.replay])  # no file in two sets
     texts: list[str] = []
-    files = read_files(data.train, keys(data))
-    old_files = read_files(data.replay, keys(data)) if data.replay else ([], [])
+    files = read_files(data.train, given)
+    require_targets(given, files[1])
+    old_files = read_files(data.replay, given) if data.replay else ([], [])
     both = (files[0], old_files[0])
     check_weights(config.weights, (kind for frames in both for kind, _ in kinds(frames)))
     everything = _inspected(files, config, texts)
@@ -73,7 +62,7 @@ def read_sets(config: Config) -> Sets:
     sets: dict[str, Sequence[Frame]] = {}
     why = []
     if data.valid:
-        sets["train"], sets["valid"] = rest, _inspected(read_files(data.valid, keys(data)), config, texts)
+        sets["train"], sets["valid"] = rest, _inspected(read_files(data.valid, given), config, texts)
     elif len(rest) == 1:
         sets["train"] = sets["valid"] = rest
         why.append(
@@ -86,9 +75,9 @@ def read_sets(config: Config) -> Sets:
         old = _inspected(old_files, config, texts)
         why.append(_mix(sets, [f for f in old if not f.is_isolated_atom], config))
     for name, pattern in set_names(data.test, sets).items():
-        sets[name] = _inspected(read_files([pattern], keys(data)), config, texts, measured=True)
-    given, told = _isolated_given(data)
-    return Sets(sets, "\n\n".join(texts), (*why, *told, *_shared(sets)), isolated, given)
+        sets[name] = _inspected(read_files([pattern], given), config, texts, measured=True)
+    atoms, told = _isolated_given(data)
+    return Sets(sets, "\n\n".join(texts), (*why, *told, *_shared(sets)), isolated, atoms)
 
 
 def read_files(patterns: Sequence[str], given: Keys) -> tuple[Sequence[Frame], list[Found]]:
@@ -116,6 +105,11 @@ def read_files(patterns: Sequence[str], given: Keys) -> tuple[Sequence[Frame], l
 
 
 def _prepared(path: str, paths: Sequence[str], given: Keys) -> tuple[Sequence[Frame], list[Found]]:
+    if given.targets:
+        raise ValueError(
+            f"{path}: a prepared set holds energies, forces and stress only; for {', '.join(given.targets)} train on "
+            "the files it was made of"
+        )
     if len(paths) > 1:
         raise ValueError(
             f"{path}: a prepared set is the only file of its set, but {len(paths)} files are given; prepare "

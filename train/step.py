@@ -13,11 +13,11 @@ from potential.graph import Graph
 from potential.physics import predict
 from train.batches import Sample, batch
 from train.config import Fit
-from train.data.labels import LABELS
 from train.denoise import Slope, draw_noise, labelled_atoms, predict_noise
-from train.loss import differences, penalties, spread, total
+from train.loss import differences, penalties, spread, total, units
 from train.precision import tf32
 from train.run import Run
+from train.target import weights as target_weights
 
 Sums = dict[str, list[float]]  # of each target and of the loss: sum of squares (or of losses), count
 
@@ -114,15 +114,22 @@ def gradient(
     value, sums = 0.0, Sums()
     for part in parts:
         b = batch(part, fit.device)
-        difference = differences(predict(run.potential, b.graph, create_graph=True), b.graph, b.target)
-        weights = spread(b.weights, b.graph)
-        terms = penalties(difference, fit, run.potential.statistics.scale, weights)
+        facts = run.potential.statistics
+        if facts.targets and not any(
+            bool(torch.isfinite(x).any()) for x in (b.target.forces, b.target.stress)
+        ):
+            prediction = predict(run.potential, b.graph, create_graph=True, forces=False)
+        else:
+            prediction = predict(run.potential, b.graph, create_graph=True)
+        difference = differences(prediction, b.graph, b.target)
+        weights = spread(b.weights, b.graph, b.target)
+        terms = penalties(difference, fit, facts.scale, weights, units(facts.targets, b.graph))
         if fit.denoise_weight:
             terms["noise"] = noise_penalty(run, part, b.graph, fit)
             add(sums, {"noise": [float(terms["noise"][0].detach()), int(terms["noise"][1])]})
         if counts is not None:
             terms = {name: (s, counts[name].to(s.device)) for name, (s, _) in terms.items()}
-        loss = total(terms, fit)
+        loss = total(terms, fit, target_weights(run.targets, run.stage))
         loss.backward()  # type: ignore[no-untyped-call]
         value += loss.item()
         squares = {
@@ -144,7 +151,8 @@ def noise_penalty(run: Run, samples: Sequence[Sample], graph: Graph, fit: Fit) -
 
 def count(samples: Sequence[Sample], fit: Fit) -> dict[str, Tensor]:
     """How many labels of each kind there are, and components of noise."""
-    known = {name: [torch.isfinite(getattr(s.target, name)).sum() for s in samples] for name in LABELS}
+    labels = [s.target.all() for s in samples]
+    known = {name: [torch.isfinite(one[name]).sum() for one in labels] for name in labels[0]}
     if fit.denoise_weight:
         known["noise"] = [torch.tensor(3 * labelled_atoms(s)) for s in samples]
     return {name: torch.stack(numbers).sum() for name, numbers in known.items()}

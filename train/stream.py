@@ -94,9 +94,9 @@ def feed_digest(samples: Sequence[Sample], content: Any, weights: Any) -> None:
         return
     for sample in samples:
         weights.update(sample.weights.numpy().tobytes())
-        for part in (sample.graph, sample.target):
-            for f in fields(part):
-                content.update(np.ascontiguousarray(getattr(part, f.name).numpy()).tobytes())
+        graph = [getattr(sample.graph, f.name) for f in fields(Graph)]
+        for part in (*graph, *sample.target.all().values()):
+            content.update(np.ascontiguousarray(part.numpy()).tobytes())
 
 
 @contextlib.contextmanager
@@ -113,12 +113,13 @@ def _pack(samples: Sequence[Sample], index: Sequence[int]) -> list[list[Any]]:
     """Samples as plain arrays: tensors would be sent through shared memory, a file each."""
     packed = []
     for sample in (samples[k] for k in index):
-        parts = [getattr(part, f.name) for part in (sample.graph, sample.target) for f in fields(part)]
-        packed.append([part.numpy() for part in (*parts, sample.weights)])
+        parts = [getattr(sample.graph, f.name) for f in fields(Graph)]
+        packed.append([part.numpy() for part in (*parts, *sample.target.all().values(), sample.weights)])
     return packed
 
 
 def _unpack(parts: list[Any]) -> Sample:
     tensors = [torch.from_numpy(part) for part in parts]
     n = len(fields(Graph))
-    return Sample(Graph(*tensors[:n]), Targets(*tensors[n:-1]), tensors[-1])
+    energy, forces, stress, weights = tensors[n:]  # a prepared set has no other targets
+    return Sample(Graph(*tensors[:n]), Targets(energy, forces, stress), weights)

@@ -11,11 +11,19 @@ from typing import Any
 
 from train.config import SECTIONS, Config, Weights
 from train.option import checked, suggest
+from train.target import Target
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+
+# Sections of tables, each with a name of its own: the settings of a table, and what they are.
+TABLES: dict[str, tuple[Any, str]] = {
+    "weights": (Weights, "energy, forces or stress"),
+    "targets": (Target, "key, unit, irreps, per or weight"),
+}
 
 
 def read_toml(path: str) -> dict[str, Any]:
@@ -62,8 +70,8 @@ def update(config: Config, changes: Mapping[str, Mapping[str, Any]]) -> Config:
             raise ValueError(f"{section} is {values!r}; expected a section [{section}] with settings")
         if section == "model":
             sections["model"] = {**sections["model"], **values}
-        elif section == "weights":
-            sections["weights"] = _with_weights(sections["weights"], values)
+        elif section in TABLES:
+            sections[section] = _with_tables(section, sections[section], values)
         elif section == "e0":
             sections["e0"] = {**sections["e0"], **{s: _e0_value(s, v) for s, v in values.items()}}
         else:
@@ -74,18 +82,17 @@ def update(config: Config, changes: Mapping[str, Mapping[str, Any]]) -> Config:
     return Config(**sections)
 
 
-def _with_weights(weights: Mapping[str, Weights], changes: Mapping[str, Any]) -> dict[str, Weights]:
-    """`changes` are tables as in TOML, {config_type: {label: number}}, or {"config_type.label": number}."""
-    out = dict(weights)
+def _with_tables(section: str, tables: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`changes` are tables as in TOML, {name: {key: value}}, or {"name.key": value}."""
+    out = dict(tables)
+    kind, example = TABLES[section]
     for name, value in changes.items():
-        kind, _, label = (name, "", "") if isinstance(value, Mapping) else name.rpartition(".")
-        if not kind:
-            raise ValueError(
-                f"[weights] {name} is {value!r}; expected [weights.{name}] with energy, forces or stress"
-            )
-        old = out.get(kind, Weights())
-        given = value if isinstance(value, Mapping) else {label: value}
-        out[kind] = replace(old, **{k: checked(f"weights.{kind}", old, k, v) for k, v in given.items()})
+        table, _, key = (name, "", "") if isinstance(value, Mapping) else name.rpartition(".")
+        if not table:
+            raise ValueError(f"[{section}] {name} is {value!r}; expected [{section}.{name}] with {example}")
+        old = out.get(table, kind())
+        given = value if isinstance(value, Mapping) else {key: value}
+        out[table] = replace(old, **{k: checked(f"{section}.{table}", old, k, v) for k, v in given.items()})
     return out
 
 
@@ -108,4 +115,4 @@ def to_toml(config: Config) -> str:
     import tomli_w
 
     sections = asdict(config)
-    return tomli_w.dumps({k: v for k, v in sections.items() if v or k not in ("weights", "e0")})
+    return tomli_w.dumps({k: v for k, v in sections.items() if v or k not in (*TABLES, "e0")})

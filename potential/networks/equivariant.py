@@ -50,45 +50,38 @@ class EquivariantConfig:
     """Dials of the network. `channels` sets the width, `cutoff` the reach of one layer."""
 
     presets: ClassVar = {
-        "tiny": {
-            "channels": 16,
-            "message_channels": 16,
-            "vector_channels": 8,
-            "hidden_lmax": 1,
-            "correlation": 2,
-        },
+        "tiny": {"channels": 16, "message_channels": 16, "vector_channels": 8, "hidden_lmax": 1, "correlation": 2},
         "small": {"channels": 64, "message_channels": 32, "vector_channels": 16},
         "medium": {"channels": 96, "message_channels": 48, "vector_channels": 24},
         "large": {"channels": 128, "message_channels": 64, "vector_channels": 32, "lmax": 3},
-    }
+    }  # fmt: skip
 
     channels: int = dial(64, "scalar features of an atom: the width of the network", (1, 4096))
     message_channels: int = dial(32, "channels of the messages that are summed over neighbors", (1, 4096))
-    vector_channels: int = dial(
-        16, "features of an atom for l = 1, half as many for each further l; at most `channels`", (1, 4096)
-    )
+    vector_channels: int = dial(16, "vectors of an atom (l of 1), half as many for every next l", (1, 4096))
     lmax: int = dial(2, "highest degree l of the spherical harmonics of an edge", (1, 3))
     hidden_lmax: int = dial(2, "highest l of the features between layers; at most lmax", (0, 3))
     correlation: int = dial(3, "factors of the product of features: body order minus one", (1, 4))
     n_layers: int = dial(2, "rounds of message passing; each reaches one cutoff further", (1, 4))
     n_radial: int = dial(6, "Bessel functions of the distance", (1, 64))
     smoothness: float = dial(1.0, "the n-th radial function enters with weight n^-smoothness", (0.0, 4.0))
-    envelope_power: int = dial(
-        2, "power of the envelope: the lower, the less distant neighbors count", (1, 20)
-    )
+    envelope_power: int = dial(2, "power of the envelope: the lower, the less far neighbors count", (1, 20))
+    lmax_out: int = dial(0, "highest l of the features that leave it; not given: as targets need", (0, 3))
     cutoff: float = dial(5.0, "how far an atom sees its neighbors in one layer", (0.1, 100.0), "Å")
 
     def __post_init__(self) -> None:
         check_dials(self)
-        if self.vector_channels > self.channels and self.hidden_lmax > 0 and self.n_layers > 1:
+        has_vectors = (self.hidden_lmax > 0 and self.n_layers > 1) or self.lmax_out > 0
+        if self.vector_channels > self.channels and has_vectors:
             raise ValueError(
                 f"vector_channels {self.vector_channels} exceed channels {self.channels}, which gate them; "
                 "raise channels or lower vector_channels"
             )
-        if self.hidden_lmax > self.lmax:
-            raise ValueError(
-                f"hidden_lmax {self.hidden_lmax} exceeds lmax {self.lmax}; raise lmax or lower hidden_lmax"
-            )
+        for name in ("hidden_lmax", "lmax_out"):
+            if getattr(self, name) > self.lmax:
+                raise ValueError(
+                    f"{name} {getattr(self, name)} exceeds lmax {self.lmax}; raise lmax or lower {name}"
+                )
 
     def widths(self, channels: int, lmax: int) -> list[int]:
         """Channels of each order 0 ... lmax: `channels` scalars, and vectors that halve with every further order."""
@@ -210,7 +203,7 @@ class Layer(nn.Module):
         super().__init__()
         c = config
         lmax_in = 0 if first else c.hidden_lmax
-        self.lmax_out = 0 if last else c.hidden_lmax
+        self.lmax_out = c.lmax_out if last else c.hidden_lmax
         widths_in = [n_species] if first else c.widths(c.channels, lmax_in)
         message = [n_species] if first else c.widths(c.message_channels, lmax_in)
         self.widths = c.widths(c.channels, self.lmax_out)
@@ -252,7 +245,7 @@ def gate(features: list[Tensor]) -> list[Tensor]:
 
 
 class Equivariant(nn.Module):
-    """Features per atom: the invariant channels of every layer, shape (n_atoms, n_layers * channels).
+    """Features per atom (n_atoms, irreps_out.dim): invariants of every layer, and the last one's orders to lmax_out.
 
     Args:
         n_species: number of elements.
@@ -266,7 +259,8 @@ class Equivariant(nn.Module):
     def __init__(self, config: EquivariantConfig, n_species: int, mean_neighbors: float):
         super().__init__()
         self.config = config
-        self.irreps_out = o3.Irreps(f"{config.n_layers * config.channels}x0e")
+        widths = config.widths(config.n_layers * config.channels, config.lmax_out)
+        self.irreps_out = o3.Irreps([(width, (l, (-1) ** l)) for l, width in enumerate(widths)])
         self.scale = 2.0 / math.sqrt(max(mean_neighbors, 1.0))
         layers = [Layer(config, n_species, t == 0, t == config.n_layers - 1) for t in range(config.n_layers)]
         self.layers = cast("Sequence[Layer]", nn.ModuleList(layers))
@@ -298,4 +292,8 @@ class Equivariant(nn.Module):
             sent = layer.messages(features).index_select(0, slots).view(*padded.shape[:2], -1)
             features = layer(features, species, basis, sent)
             scalars.append(features[0].squeeze(0))
-        return torch.cat(scalars, dim=1)
+        return self.leaving(scalars, features)
+
+    def leaving(self, scalars: list[Tensor], last: list[Tensor]) -> Tensor:
+        """Features in e3nn's layout, from the scalars of every layer and what the `last` has of each order."""
+        return torch.cat([*scalars, *(x.permute(1, 2, 0).flatten(1) for x in last[1:])], dim=1)

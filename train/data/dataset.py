@@ -25,6 +25,7 @@ from train.data.labels import (
     refuse_unlabelled,
     unclaimed,
 )
+from train.data.targets import UNITS, choose_key, require_targets, unit_of, unused, values
 
 Array = NDArray[np.float64]
 
@@ -46,6 +47,7 @@ class Frame:
     weights: Weights = field(
         default_factory=Weights
     )  # of its squared errors; a label of weight 0 is not kept
+    targets: Mapping[str, Array] = field(default_factory=dict)  # (1 or n_atoms, dim) each; NaN where absent
 
     @property
     def name(self) -> str:
@@ -79,6 +81,8 @@ class Found:
     units: str = field(default="", compare=False)  # where these come from
     # entries that may be a missing label
     unclaimed: Mapping[str, tuple[str, ...]] = field(default_factory=dict, compare=False)
+    targets: Mapping[str, str | None] = field(default_factory=dict)  # the key of each that was asked for
+    held: tuple[str, ...] = field(default=(), compare=False)  # names of all entries
 
 
 def read(path: str | Path, keys: Keys | None = None, optional: bool = False) -> tuple[list[Frame], Found]:
@@ -94,8 +98,10 @@ def read(path: str | Path, keys: Keys | None = None, optional: bool = False) -> 
     structures, said = read_structures(path)
     keys = keys or Keys()
     frames, found = label(structures, said, keys, (str(path), 0), optional)
-    if found.energy is None and found.forces is None:
-        refuse_unlabelled({"energy": None, "forces": None}, [entries(a) for a in structures], str(path))
+    if found.energy is None and found.forces is None and not any(found.targets.values()):
+        require_targets(keys, [found])
+        table = [entries(a) for a in structures]
+        refuse_unlabelled({"energy": None, "forces": None}, table, str(path), unused({}, table))
     return frames, found
 
 
@@ -112,21 +118,23 @@ def label(
     table = [entries(atoms) for atoms in structures]
     try:
         names, notes = _names(keys, table, source, optional)
+        others = {name: choose_key(name, one, table, source) for name, one in keys.targets.items()}
     except ValueError as error:
         where = f" (of the {len(table)} frames from number {first} on, counted from 0)" if first else ""
         raise ValueError(f"{error}{where}") from error
     frames = [
-        _frame(atoms, entry, names, keys, (source, i))
+        _frame(atoms, entry, {**names, **others}, keys, (source, i))
         for i, (atoms, entry) in enumerate(zip(structures, table, strict=True), start=first)
     ]
-    notes += _stress_notes(names["stress"], table, frames)
+    notes += [*_stress_notes(names["stress"], table, frames), *unused(keys.targets, table)]
     shown = {
         label: CALCULATOR if name == label and _in_results(name, structures) else name
         for label, name in names.items()
     }
     rest = unclaimed(names, [keys.energy, keys.forces], table)
+    held = tuple(sorted({key for entry in table for key in entry}))
     labels = (shown["energy"], shown["forces"], shown["stress"])
-    return frames, Found(*labels, tuple(notes), source, keys, units, rest)
+    return frames, Found(*labels, tuple(notes), source, keys, units, rest, others, held)
 
 
 def _names(
@@ -191,7 +199,14 @@ def _frame(
         source=origin[0],
         index=origin[1],
         config_type=None if tag is None else str(tag),
+        targets={name: _target(value[name], name, keys, len(atoms), where) for name in keys.targets},
     )
+
+
+def _target(value: Any, name: str, keys: Keys, n_atoms: int, where: str) -> Array:
+    array = values(value, name, keys.targets[name], n_atoms, where)
+    _refuse_huge(array, name, where)
+    return array * UNITS.get(name, {}).get(unit_of(name, keys.targets[name], keys.length_unit_used), 1.0)
 
 
 def _refuse_unknown_elements(atoms: Atoms, where: str) -> None:

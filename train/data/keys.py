@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from ase import units
+
+from train.config import Data
+from train.target import Target, resolved
 
 ENERGY_UNITS: dict[str, float] = {
     "eV": 1.0,
@@ -43,6 +47,7 @@ class Keys:
     )
     forces_unit: str | None = None  # None: energy_unit / length_unit
     stress_unit: str | None = None  # None: energy_unit / length_unit^3
+    targets: Mapping[str, Target] = field(default_factory=dict)  # beside these; resolved
 
     def __post_init__(self) -> None:
         for name, table in (
@@ -70,6 +75,20 @@ class Keys:
     @property
     def stress_unit_used(self) -> str:
         return self.stress_unit or f"{self.energy_unit_used}/{self.length_unit_used}^3"
+
+
+def keys(data: Data, targets: Mapping[str, Target] | None = None) -> Keys:
+    """Where labels are and in which units; an empty setting means: find it, or follow from the others."""
+    return Keys(
+        energy=data.energy_key or None,
+        forces=data.forces_key or None,
+        stress=data.stress_key or None,
+        energy_unit=data.energy_unit or None,
+        length_unit=data.length_unit or None,
+        forces_unit=data.forces_unit or None,
+        stress_unit=data.stress_unit or None,
+        targets=resolved(targets or {}),
+    )
 
 
 @dataclass(frozen=True)

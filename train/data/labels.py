@@ -202,10 +202,12 @@ def _listed(names: Sequence[str]) -> str:
     return (shown or "nothing but structures") + (", ..." if len(names) > 12 else "")
 
 
-def refuse_unlabelled(names: dict[str, str | None], frames: Sequence[dict[str, Any]], source: str) -> None:
+def refuse_unlabelled(
+    names: dict[str, str | None], frames: Sequence[dict[str, Any]], source: str, others: Sequence[str] = ()
+) -> None:
     if names["energy"] is None and names["forces"] is None:
         raise ValueError(
             f"{source}: neither energy nor forces found in any of its {len(frames)} frames; "
             f"they hold {_listed(_names(frames))}; expected e.g. energy and forces, or name them with "
-            "--energy-key and --forces-key"
+            f"--energy-key and --forces-key{''.join(f'; {one}' for one in others)}"
         )

@@ -40,6 +40,14 @@ def missing(frames: Sequence[Frame]) -> list[Finding]:
         else:
             remedy = "complete or remove these frames, or use what there is with --allow-missing"
             gaps.append(problem(GAPS, text + remedy + purpose, lack))
+    others = {name: [np.isfinite(f.targets[name]).any() for f in frames] for name in frames[0].targets}
+    for label, known in others.items():
+        lack = [f for f, has in zip(frames, known, strict=True) if not has]
+        if lack and any(known):
+            text = f"{lack[0].name}: no {label} in this and {len(lack) - 1} more of {len(frames)} frames"
+            gaps.append(warning(GAPS, f"{text} ({numbered(lack)}); it is used where it is present", lack))
+    if any(map(any, others.values())):
+        return gaps
     if not any(f.energy is not None or f.forces is not None for f in frames):
         text = (
             "no frame has energy or forces: nothing can be fitted; name them with --energy-key, --forces-key"
@@ -64,6 +72,7 @@ def not_finite(frames: Sequence[Frame]) -> Iterator[Finding]:
             "stress": f.stress,
             "positions": f.atoms.positions,
             "cell": f.atoms.cell.array,
+            **{name: value for name, value in f.targets.items() if not np.isnan(value).all()},
         }
         bad = [n for n, v in labels.items() if v is not None and not np.isfinite(v).all()]
         if bad:

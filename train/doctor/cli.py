@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from train.config import Config, set_names
-from train.options import add_files, add_labels, data_settings
+from train.options import add_files, add_labels, add_targets, data_settings
 from train.toml import update
 
 EPILOG = """exit code:
@@ -34,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--json", metavar="FILE", help="write everything as JSON")
     p.add_argument("--html", metavar="FILE", help="write one page with plots, which opens without a network")
     add_labels(p)
+    add_targets(p)
     return p
 
 
@@ -41,16 +42,18 @@ def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit code that --help explains."""
     args = parser().parse_intermixed_args(arguments)
     try:
-        data = update(Config(), {"data": data_settings(args)}).data
+        targets: dict[str, dict[str, str]] = {name: {} for name in args.targets}
+        config = update(Config(), {"data": data_settings(args), "targets": targets})
+        data = config.data
         if not data.train:
             raise ValueError("no file; give one, for example: potential-doctor train.xyz")
+        from train.data.keys import keys
         from train.doctor.examine import examine, to_dict
         from train.doctor.examine_text import text
-        from train.sets import keys
 
         paths = {"train": data.train, **({"valid": data.valid} if data.valid else {})}
         paths |= {name: (pattern,) for name, pattern in set_names(data.test, paths).items()}
-        found = examine(paths, keys(data), data.allow_missing)
+        found = examine(paths, keys(data, config.targets), data.allow_missing)
         print(text(found))
         if args.json:
             from train.report.page import to_json

@@ -137,7 +137,8 @@ def _measure(frames: Sequence[Frame]) -> Measured:
 
 
 def _gaps(frames: Sequence[Frame], allow_missing: bool) -> list[Finding]:
-    allowed = allow_missing and any(f.energy is not None or f.forces is not None for f in frames)
+    some = any(f.energy is not None or f.forces is not None or f.targets for f in frames)
+    allowed = allow_missing and some
     return [replace(g, level=WARNING) if allowed else g for g in checks.missing(frames)]
 
 

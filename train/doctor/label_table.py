@@ -9,6 +9,7 @@ import numpy as np
 
 from train.data.dataset import Found, Frame, is_virial
 from train.data.keys import Keys
+from train.data.targets import unit_of, unit_used
 from train.doctor.geometry import REACH
 
 SHOWN = 10
@@ -33,6 +34,11 @@ def label_rows(frames: Sequence[Frame], files: Sequence[Found]) -> list[tuple[st
         where = of_files({f.source: taken_as(f, label) for f in files})
         comma = "" if where.startswith("under") else ","
         rows.append((label, f"{have}/{len(frames)}{comma} {where}"))
+    for name in {name: None for f in files for name in f.targets}:
+        have = sum(bool(np.isfinite(f.targets[name]).any()) for f in frames)
+        where = of_files({f.source: target_as(f, name) for f in files})
+        comma = "" if where.startswith("under") else ","
+        rows.append((name, f"{have}/{len(frames)}{comma} {where}"))
     rows.append(("length", of_files({f.source: f"taken as {keys_of(f).length_unit_used}" for f in files})))
     told = of_files({f.source: f.units for f in files})
     return [*rows, ("units", told)] if told else rows
@@ -63,6 +69,16 @@ def taken_as(found: Found, label: str) -> str:
     if label == "stress" and is_virial(name):
         unit = f"{keys.energy_unit_used}, a virial: -stress * volume, positive: the cell wants to expand"
     return f"under '{name}', taken as {unit}"
+
+
+def target_as(found: Found, name: str) -> str:
+    """Where a target beside the energy was found, its unit and irreps."""
+    keys, key = keys_of(found), found.targets.get(name)
+    if not key:
+        return "not found"
+    target = keys.targets[name]
+    unit = unit_of(name, target, keys.length_unit_used) or "given, without a unit"
+    return f"under '{key}', taken as {unit}, {target.irreps} of each {target.per.replace('mean', 'structure (a mean)')}"
 
 
 def structure_rows(frames: Sequence[Frame], distance: float) -> list[tuple[str, str]]:
@@ -99,6 +115,14 @@ def value_rows(frames: Sequence[Frame]) -> list[tuple[str, str]]:
         rows.append(("forces", f"RMS {rms:.4f}, largest {largest:.3f}, largest net {net:.4f} eV/Å"))
     if stress:
         rows.append(("stress", f"RMS {float(np.sqrt(np.mean(np.square(stress)))):.5f} eV/Å^3"))
+    for name in frames[0].targets:
+        values = np.concatenate([f.targets[name].reshape(-1) for f in frames])
+        values = values[np.isfinite(values)]
+        if len(values):
+            rms, largest = float(np.sqrt(np.mean(values**2))), float(np.abs(values).max())
+            rows.append(
+                (name, f"RMS of a component {rms:.4g}, largest {largest:.4g} {unit_used(name)}".rstrip())
+            )
     return rows
 
 

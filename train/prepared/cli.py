@@ -56,8 +56,8 @@ def main(arguments: list[str] | None = None) -> int:
             raise ValueError(f"--workers is {args.workers}; it cannot be negative")
         given = {k: getattr(args, k) for k in LABEL_OPTIONS if getattr(args, k) is not None}
         data = update(Config(), {"data": given}).data
+        from train.data.keys import keys
         from train.prepared.write import prepare_files
-        from train.sets import keys
 
         written = prepare_files(args.files, Path(args.output), keys(data), args.workers, tell)
     except ValueError as error:

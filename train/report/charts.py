@@ -10,7 +10,6 @@ from train.report.breakdown import by_element, force_errors
 from train.report.plots import (
     GRID,
     INK,
-    UNITS,
     Curve,
     layers,
     log_ticks,
@@ -20,6 +19,7 @@ from train.report.plots import (
     series,
     set_colors,
     span,
+    units,
 )
 from train.report.run_directory import Floats, Integers, Pairs, PredictedSet, Run, rmse, symbols
 
@@ -93,7 +93,7 @@ def learning_charts(run: Run) -> dict[str, Chart]:
         hover = "%{y:.4g}<br>step %{x:.0f}<extra></extra>"
         data = [curve((steps, values), "loss", colors["train"], hover)]
         charts["Loss"] = {"data": data, "layout": layout(*log_axes(data, "training loss"), showlegend=False)}
-    for key, (title, _, unit) in UNITS.items():
+    for key, (title, _, unit) in units(run).items():
         data = []
         for name in ("train", "valid"):
             steps, values = series(run.metrics, f"{name}_{key}_rmse")
@@ -153,7 +153,7 @@ def parity_charts(run: Run) -> tuple[dict[str, Chart], list[str]]:
     charts, notes = {}, []
     colors = set_colors(run.names)
     for key, sets in quantity_pairs(run).items():
-        title, unit_of_values, unit = UNITS[key]
+        title, unit_of_values, unit = units(run)[key]
         (low, high), layer = span(sets), layers(sets)
         data = []
         for name, pair in sets.items():

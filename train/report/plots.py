@@ -10,12 +10,14 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullFor
 from train.report.run_directory import (
     Integers,
     Pairs,
+    PredictedSet,
     Run,
     energy_pairs,
     energy_zero,
     force_pairs,
     rmse,
     stress_pairs,
+    symbols,
 )
 
 # Okabe and Ito's palette, told apart by the color-blind: training steps back, validation and tests stand out.
@@ -36,6 +38,15 @@ UNITS = {
     "forces": ("Forces", "eV/Å", "meV/Å"),
     "stress": ("Stress", "eV/Å³", "meV/Å³"),
 }
+
+
+def units(run: Run) -> dict[str, tuple[str, str, str]]:
+    """The same with the targets that this run has beside the energy."""
+    found = dict(UNITS)
+    for one in run.summary.get("targets") or []:
+        unit = str(one["unit"]).replace("*", "·").replace("Ang", "Å").replace("^2", "²").replace("^3", "³")
+        found[one["name"]] = (one["name"].capitalize(), unit or "its unit", f"10⁻³ {unit}".strip())
+    return found
 
 
 def set_colors(names: Sequence[str]) -> dict[str, str]:
@@ -60,10 +71,23 @@ def quantity_pairs(run: Run) -> dict[str, dict[str, Pairs]]:
         "forces": {one.name: force_pairs(one) for one in run.sets},
         "stress": {one.name: stress_pairs(one) for one in run.sets},
     }
+    for key in [key for key in units(run) if key not in UNITS]:
+        pairs[key] = {one.name: target_pairs(one, key) for one in run.sets if key in one.targets}
     found = {
         key: {name: pair for name, pair in sets.items() if len(pair.reference)} for key, sets in pairs.items()
     }
     return {key: sets for key, sets in found.items() if sets}
+
+
+def target_pairs(one: PredictedSet, name: str) -> Pairs:
+    """Components of a target beside the energy."""
+    target = one.targets[name]
+    keep = np.isfinite(target.reference) & np.isfinite(target.predicted)
+    row = np.nonzero(keep)[0]
+    values = target.reference[keep], target.predicted[keep]
+    if not target.of_atoms:
+        return Pairs(*values, one.frame[row], np.full(len(row), -1), np.full(len(row), ""))
+    return Pairs(*values, one.frame[one.system[row]], one.atom[row], symbols(one.atomic_numbers[row]))
 
 
 # What a parity axis shows, with its unit; that of the energy depends on the run.
@@ -76,7 +100,7 @@ PARITY_AXES = {
 def parity_title(key: str, run: Run) -> str:
     """Heading of a parity plot; energies say what they are relative to, and whether that has a meaning."""
     if key != "energy":
-        return UNITS[key][0]
+        return units(run)[key][0]
     zero = energy_zero(run)[0]
     if zero == "sum of E0" and run.e0_is_isolated:
         return "Energy relative to isolated atoms (E0)"
@@ -85,7 +109,9 @@ def parity_title(key: str, run: Run) -> str:
 
 def parity_axis(key: str, run: Run) -> str:
     """What an axis of a parity plot shows, with its unit."""
-    return f"energy minus {energy_zero(run)[0]} (eV/atom)" if key == "energy" else PARITY_AXES[key]
+    if key == "energy":
+        return f"energy minus {energy_zero(run)[0]} (eV/atom)"
+    return PARITY_AXES.get(key, f"{key} component ({units(run)[key][1]})")
 
 
 def layers(sets: dict[str, Pairs]) -> dict[str, int]:
@@ -146,9 +172,10 @@ def style(axes: Axes) -> None:
 def draw_learning_curve(run: Run) -> Figure:
     """Errors on training and validation frames against the step, and the learning rate."""
     curves = {
-        key: {name: series(run.metrics, f"{name}_{key}_rmse") for name in ("train", "valid")} for key in UNITS
+        key: {name: series(run.metrics, f"{name}_{key}_rmse") for name in ("train", "valid")}
+        for key in units(run)
     }
-    panels = [key for key in UNITS if any(steps for steps, _ in curves[key].values())]
+    panels = [key for key in curves if any(steps for steps, _ in curves[key].values())]
     rate = series(run.metrics, "lr")
     n_panels = len(panels) + bool(rate[0])
     figure = Figure(figsize=(4.2 * max(n_panels, 1), 3.6), dpi=150, layout="constrained")
@@ -160,8 +187,8 @@ def draw_learning_curve(run: Run) -> Figure:
     for axes, key in zip(all_axes, panels, strict=False):
         for name, (steps, values) in curves[key].items():
             draw_curve(axes, (steps, values), name, colors[name])
-        axes.set_title(UNITS[key][0], loc="left", fontsize=11, color=INK)
-        axes.set_ylabel(f"RMSE ({UNITS[key][2]})")
+        axes.set_title(units(run)[key][0], loc="left", fontsize=11, color=INK)
+        axes.set_ylabel(f"RMSE ({units(run)[key][2]})")
         set_log_axes(axes, list(curves[key].values()))
         if axes.lines:
             axes.legend(frameon=False, fontsize=9)
@@ -215,7 +242,7 @@ def draw_parity(run: Run) -> Figure:
     for column, (key, sets) in enumerate(pairs.items()):
         left = PANEL * column + PANEL - SIDE - 0.2
         axes = figure.add_axes((left / width, below / height, SIDE / width, SIDE / height))
-        error_unit, layer = UNITS[key][2], layers(sets)
+        error_unit, layer = units(run)[key][2], layers(sets)
         low, high = span(sets)
         axes.plot([low, high], [low, high], color=INK, linewidth=0.8, zorder=2)
         for name, pair in sets.items():

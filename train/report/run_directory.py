@@ -16,6 +16,8 @@ from ase import Atoms
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
+from train.report import targets
+
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
@@ -39,13 +41,17 @@ class PredictedSet:
     forces_reference: Floats
     forces_predicted: Floats
     config_type: NDArray[np.str_]  # of each frame; "" for none
+    targets: dict[str, targets.PredictedTarget] = field(default_factory=dict)
 
     def only(self, frames: NDArray[np.bool_]) -> PredictedSet:
         """Some of the frames."""
         atoms = frames[self.system]
         per_atom = ("atomic_numbers", "forces_reference", "forces_predicted")
-        names = [f.name for f in fields(self) if f.name not in ("name", "source")]
-        parts = {name: getattr(self, name)[atoms if name in per_atom else frames] for name in names}
+        names = [f.name for f in fields(self) if f.name not in ("name", "source", "targets")]
+        parts: dict[str, Any] = {
+            name: getattr(self, name)[atoms if name in per_atom else frames] for name in names
+        }
+        parts["targets"] = targets.only(self.targets, frames, atoms)
         return replace(self, **parts)
 
     @property
@@ -195,6 +201,7 @@ def read_set(name: str, group: Any) -> PredictedSet:
         config_type=np.array(
             [text(kind) for kind in read_rows("config_type", n_frames, [""] * n_frames)], dtype=str
         ),
+        targets=targets.read_targets(group),
     )
 
 

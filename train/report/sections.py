@@ -9,7 +9,7 @@ import numpy as np
 
 from train.report.charts import Chart, learning_charts, parity_charts
 from train.report.markup import duration, figure, number, table
-from train.report.plots import set_colors
+from train.report.plots import UNITS, set_colors, units
 from train.report.run_directory import Run
 
 # Columns of the error tables: key in summary.json, first and second line of the heading.
@@ -67,12 +67,14 @@ def headline(run: Run) -> str:
     frames = f"{n_train:,} frames of " if n_train is not None else ""
     text = f"A potential{size} was trained on {frames}{trained_on}{f' ({elements})' if elements else ''}."
     found = errors.get(chosen) or {}
+    others = [(f"{key}_rmse", key, unit) for key, (_, _, unit) in list(units(run).items())[len(UNITS) :]]
     parts = [
         f"{number(found[key])} {unit} in the {what}"
         for key, what, unit in (
             ("energy_rmse", "energy", "meV/atom"),
             ("forces_rmse", "forces", "meV/Å"),
             ("stress_rmse", "stress", "meV/Å³"),
+            *others,
         )
         if value_of(found, key) is not None
     ]
@@ -98,6 +100,12 @@ def value_of(row: Mapping[str, float | None], key: str) -> float | None:
     return None if value is None or not np.isfinite(value) else value
 
 
+def relative(row: Mapping[str, float | None], key: str) -> float | None:
+    """The RMSE of a target in percent of the standard deviation of its labels."""
+    error, deviation = value_of(row, f"{key}_rmse"), value_of(row, f"{key}_deviation")
+    return None if error is None or not deviation else 100 * error / deviation
+
+
 def error_table(run: Run) -> str:
     """The errors of every set as the summary has them, and those of the model that the run started from."""
     if not run.rows("errors"):
@@ -111,9 +119,12 @@ def error_table(run: Run) -> str:
 
 def errors_of(run: Run, errors: Mapping[str, Any]) -> str:
     """A table of errors; a column without any value is left out, and the table where there is none."""
-    shown = [
-        one for one in ERROR_COLUMNS if any(value_of(row, one[0]) is not None for row in errors.values())
-    ]
+    columns = list(ERROR_COLUMNS)
+    for key, (_, _, unit) in list(units(run).items())[len(UNITS) :]:
+        columns += [(f"{key}_rmse", f"{key} RMSE", unit), (f"{key}_mae", f"{key} MAE", unit)]
+        columns.append((f"{key}_relative", f"{key} RMSE", "% of the labels’ standard deviation"))
+        errors = {name: {**row, f"{key}_relative": relative(row, key)} for name, row in errors.items()}
+    shown = [one for one in columns if any(value_of(row, one[0]) is not None for row in errors.values())]
     heading = ["set", "frames", *(f"{label}<small>{unit}</small>" for _, label, unit in shown)]
     rows = [
         [

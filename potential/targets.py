@@ -1,0 +1,115 @@
+"""Targets beside the energy, of any irreps: dipole, polarizability, charges. No step on the way to the forces."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from e3nn import o3
+from torch import Tensor, nn
+
+from potential.heads import part
+
+TENSOR = (
+    "tensor"  # instead of irreps: a symmetric 3x3 tensor, 0e + 2e, of which all nine components are given
+)
+PER = ("structure", "mean", "atom")
+
+
+@dataclass(frozen=True)
+class TargetFacts:
+    """A target beside the energy: what it is, and what was measured of it in the training data."""
+
+    name: str
+    irreps: str  # of one value, its components in e3nn's order; or TENSOR
+    per: str  # what has a value: a structure (sum over its atoms), the mean of its atoms, or each atom
+    unit: str
+    scale: tuple[float, ...]  # in `unit`, for each term of the irreps
+    offset: tuple[tuple[float, ...], ...]  # for each element: what an atom has of every scalar (0e) by itself
+
+    @property
+    def layout(self) -> o3.Irreps:
+        """What the network gives."""
+        return layout(self.irreps)
+
+    @property
+    def dim(self) -> int:
+        """Numbers of one value."""
+        return 9 if self.irreps == TENSOR else int(self.layout.dim)
+
+    @property
+    def spread(self) -> float:
+        """Root mean square of the components beyond the offsets, in `unit`; per root of atoms where these add up."""
+        terms = [(mul * ir.dim, s) for (mul, ir), s in zip(self.layout, self.scale, strict=True)]
+        return math.sqrt(sum(n * s**2 for n, s in terms) / self.dim)
+
+    def with_more(self, n: int) -> TargetFacts:
+        """The same for n elements more, which have the mean offset of the others."""
+        mean = tuple(sum(column) / len(self.offset) for column in zip(*self.offset, strict=True))
+        return replace(self, offset=(*self.offset, *[mean] * n))
+
+
+def layout(irreps: str) -> o3.Irreps:
+    """The irreps that a text stands for."""
+    return o3.Irreps("0e+2e" if irreps == TENSOR else irreps)
+
+
+class TargetHead(nn.Module):
+    """A target per atom (n_atoms, layout.dim) in units of its scale: x W + ((x B) silu(s A)) C for each irrep, of
+    whose features x are made and s of the invariants. Gated readout, after Schütt et al., PaiNN (ICML 2021), fig. 3.
+
+    Raises:
+        ValueError: the features lack an irrep of the target.
+    """
+
+    def __init__(self, irreps_in: o3.Irreps, facts: TargetFacts, hidden: int = 16):
+        super().__init__()
+        self.irreps_in, self.facts, self.weights = irreps_in, facts, nn.ParameterList()
+        for mul, ir in facts.layout:
+            n, n_scalars = irreps_in.count(ir), irreps_in.count("0e")
+            if not n or not n_scalars:
+                raise ValueError(
+                    f"target {facts.name!r} is made of {facts.layout}, but the network gives {irreps_in}; raise its "
+                    f"lmax_out to {facts.layout.lmax}, or, if it has none, take the flagship (equivariant), which has "
+                    "natural parity only: 0e, 1o, 2e, 3o"
+                )
+            for a, b in ((n, mul), (n, hidden), (n_scalars, hidden), (hidden, mul)):
+                self.weights.append(torch.randn(a, b, dtype=torch.float64) / math.sqrt(a))
+
+    def forward(self, features: Tensor) -> Tensor:
+        scalars, out = part(features, self.irreps_in, o3.Irrep("0e")).squeeze(1), []
+        for k, (_, ir) in enumerate(self.facts.layout):
+            w, b, a, c = self.weights[4 * k : 4 * k + 4]
+            # Products of two matrices only: of three axes torch rounds otherwise where gradients are wanted.
+            x = part(features, self.irreps_in, ir).flatten(0, 1)
+            gates = torch.nn.functional.silu(scalars @ a).repeat_interleave(ir.dim, dim=0)
+            y = x @ w + ((x @ b) * gates) @ c
+            out.append(y.view(len(features), ir.dim, -1).transpose(1, 2).flatten(1))
+        return torch.cat(out, dim=1)
+
+    def values(self, output: Tensor, alone: Tensor, species: Tensor, isolated: Tensor) -> Tensor:
+        """Values (n_atoms, dim) in the target's unit, float64, from what `forward` says of atoms and of atoms `alone`
+        (n_species, dim): an atom without neighbors has its offset, and nothing of l > 0.
+        """
+        zeros = output.new_zeros(len(alone), 0, dtype=torch.float64)
+        offset, scale = iter(zeros.new_tensor(self.facts.offset).T), iter(self.facts.scale)
+        columns, scales, scalar = [], [], []
+        for mul, ir in self.facts.layout:
+            columns += [
+                next(offset) if ir.l == 0 else zeros.new_zeros(len(alone)) for _ in range(mul * ir.dim)
+            ]
+            scales += [next(scale)] * mul * ir.dim
+            scalar += [ir.l == 0] * mul * ir.dim
+        change = output.double() - (alone.double() * zeros.new_tensor(scalar))[species]
+        change = change.masked_fill(isolated[:, None], 0) * zeros.new_tensor(scales)
+        value = torch.stack(columns, dim=1)[species] + change
+        return value @ tensor_basis().to(value.device) if self.facts.irreps == TENSOR else value
+
+
+def tensor_basis() -> Tensor:
+    """(6, 9): a symmetric tensor row by row from its 0e and 2e, an orthonormal change of basis, float64."""
+    blocks = [
+        math.sqrt(2 * l + 1) * o3.wigner_3j(1, 1, l, dtype=torch.float64).flatten(0, 1).T for l in (0, 2)
+    ]
+    return torch.cat(blocks)

@@ -1,0 +1,105 @@
+"""What the model carries of each target beside the energy: an offset of each element and a scale, measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from potential.model import Potential
+from potential.targets import TENSOR, TargetFacts, layout, tensor_basis
+from train.columns import labelled
+from train.config import Config
+from train.data.dataset import Frame
+from train.data.labels import LABELS
+from train.data.targets import UNITS
+from train.target import Target, resolved
+
+Array = NDArray[np.float64]
+RIDGE = 1e-4  # pull of offsets that the compositions do not determine to their mean
+NOTHING = 1e-12  # of the largest label; a scalar that varies less is the offset alone
+
+
+def target_facts(
+    frames: Sequence[Frame], elements: Sequence[str], targets: Mapping[str, Target]
+) -> tuple[TargetFacts, ...]:
+    """Facts of the targets of the training frames.
+
+    Raises:
+        ValueError: a target that no frame has.
+    """
+    return tuple(_facts(name, target, frames, elements) for name, target in targets.items())
+
+
+def _facts(name: str, target: Target, frames: Sequence[Frame], elements: Sequence[str]) -> TargetFacts:
+    have = [f for f in frames if np.isfinite(f.targets[name]).any()]
+    if not have:
+        raise ValueError(f"no training frame has the target {name}; give frames with it, or leave it out")
+    counts = np.concatenate([_counts(f, elements, target.per) for f in have])
+    labels = np.concatenate([f.targets[name] for f in have])
+    known = np.isfinite(labels).all(axis=1)
+    counts, labels = counts[known], labels[known]
+    if target.irreps == TENSOR:
+        labels = labels @ tensor_basis().numpy().T
+    n_atoms = counts.sum(axis=1) if target.per == "structure" else np.ones(len(counts))
+    fractions = counts / counts.sum(axis=1, keepdims=True)
+    offsets, scales, at = [], [], 0
+    for mul, ir in layout(target.irreps):
+        width = mul * ir.dim
+        block = labels[:, at : at + width]
+        if ir.l == 0:
+            offset = _fitted(fractions, block / n_atoms[:, None])
+            offsets.append(offset)
+            block = block - n_atoms[:, None] * (fractions @ offset)
+        size = float(np.sqrt(np.mean(block**2 / n_atoms[:, None])))
+        scales.append(size if size > NOTHING * np.abs(labels).max() else 1.0)
+        at += width
+    table = np.concatenate(offsets, axis=1) if offsets else np.zeros((len(elements), 0))
+    unit = next(iter(UNITS.get(name, {target.unit: 1.0})))
+    rows = tuple(tuple(row) for row in table.tolist())
+    return TargetFacts(name, target.irreps, target.per, unit, tuple(scales), rows)
+
+
+def _counts(frame: Frame, elements: Sequence[str], per: str) -> Array:
+    """(1 or n_atoms, n_elements): atoms of each element that a value is of."""
+    symbols = np.array(frame.atoms.get_chemical_symbols())
+    of_atoms = (symbols[:, None] == np.array(elements)).astype(np.float64)
+    found: Array = of_atoms if per == "atom" else of_atoms.sum(axis=0, keepdims=True)
+    return found
+
+
+def _fitted(fractions: Array, values: Array) -> Array:
+    """(n_elements, n): least squares of values (rows, n) by fractions of elements; what these do not determine stays at
+    the mean, as for E0."""
+    mean = values.mean(axis=0)
+    matrix = fractions.T @ fractions / len(fractions) + RIDGE * np.eye(fractions.shape[1])
+    right = fractions.T @ (values - mean) / len(fractions)
+    offset: Array = mean + np.asarray(np.linalg.solve(matrix, right), dtype=np.float64)
+    return offset
+
+
+def require_same(start: Potential, config: Config, frames: Sequence[Frame]) -> None:
+    """A run that starts from a saved model has the same targets.
+
+    Raises:
+        ValueError: others, or energies where the model has none.
+    """
+    of_model = {t.name: (t.irreps, t.per) for t in start.statistics.targets}
+    asked = {name: (t.irreps, t.per) for name, t in resolved(config.targets).items()}
+    if of_model != asked:
+        raise ValueError(
+            f"the model to start from ({config.fit.start}) predicts {_told(of_model)} beside the energy, but "
+            f"{_told(asked)} is asked for; give --targets {' '.join(of_model) or 'not at all'}, or train anew"
+        )
+    energies = labelled(frames).intersection(LABELS)
+    if energies and not start.statistics.has_energy:
+        raise ValueError(
+            f"the model to start from ({config.fit.start}) predicts no energies, but the frames have "
+            f"{', '.join(sorted(energies))}; leave them out with --energy-key none, --forces-key none and --stress-key "
+            "none, or train anew"
+        )
+
+
+def _told(targets: Mapping[str, tuple[str, str]]) -> str:
+    return ", ".join(f"{name} ({irreps}, per {per})" for name, (irreps, per) in targets.items()) or "nothing"
