@@ -86,6 +86,7 @@ def main() -> None:
     for name in args.networks:  # peers first: some patch what they import
         modules[name] = import_module(f"bench.networks.{PEERS[name][0]}")
     for name in args.networks:
+        torch.manual_seed(0)
         found = differences(problem(), getattr(modules[name], name))
         peer = PEERS[name][1]
         line = {"network": name, "peer": peer, "version": importlib.metadata.version(peer), **found}
