@@ -8,11 +8,16 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from ase.io import read, write
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from train.cli import main
+from train.curve.cli import main as curve
+from train.curve.frames import errors_of, sums_path, write_sums
+from train.curve.ledger import Ledger
+from train.curve.study import Study, save_study
 from train.doctor.cli import main as doctor
 
 DATA = Path(__file__).parents[1] / "data"
@@ -56,10 +61,49 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         assert main([str(folder / f"{name}.xyz"), *more, *quick, "--output", str(folder / name)]) == 0
         assert doctor([str(folder / f"{name}.xyz"), *more, "--html", str(folder / f"{name}.html")]) < 2
     return {
+        "curves": study(folder / "curves"),
         "report": folder / "train/report.html",
         "report with stress": folder / "si/report.html",
         "doctor": folder / "train.html",
     }
+
+
+def study(folder: Path) -> Path:
+    """The page of learning curves of three made-up models, one of them with a hostile name."""
+    names = ("equivariant", "painn:channels=64:fit.learning_rate=0.002", "<script>alert(1)</script>")
+    entry = {"fitter": "network", "parameters": 1000, "step_seconds": 0.01, "asked": {}}
+    models = dict.fromkeys(names, entry)
+    fixed = {
+        "tests": ["300K", "600K"],
+        "protocol": "equal-time",
+        "budget": 60.0,
+        "pool": 500,
+        "match": "none",
+    }
+    fixed |= {"reference": names[0], "files": {"a & b.xyz": ""}, "settings": {"fit": {"batch_size": 5}}}
+    made = Study(folder, (25, 50, 100, 200, 400), 3, 2, models, fixed, {"why": [], "machine": "1 core"})
+    folder.mkdir()
+    save_study(made)
+    ledger, rng = Ledger(folder), np.random.default_rng(0)
+    for job in made.jobs:
+        level = (300 + 200 * names.index(job.model)) * job.size**-0.6 * np.exp(0.1 * rng.normal())
+        square = (level * rng.gamma(4.0, 0.25, size=(2, 20))) ** 2
+        sums = {
+            f"{q}/{p}": 3 * square[k] ** (p / 2) for k, q in enumerate(("energy", "forces")) for p in (1, 2)
+        }
+        sums |= {f"{q}/n": np.full(20, 3.0) for q in ("energy", "forces")}
+        tests = {"300K": sums, "600K": sums}
+        write_sums(sums_path(made, job), tests)
+        line = {
+            "errors": {t: errors_of(s) for t, s in tests.items()},
+            "steps": 100,
+            "ended": "budget",
+            "wall": 1.0,
+        }
+        facts = {"cpu_seconds": float(job.size), "us_per_atom": 50.0 + job.size, "host": "here", "threads": 1}
+        ledger.finish(job, {k: getattr(job, k) for k in ("model", "size", "draw", "seed")} | line | facts)
+    assert curve(["--report", "--output", str(folder), "--target", "30"]) == 0
+    return folder / "report.html"
 
 
 def look(browser: Browser, path: Path, width: int) -> tuple[list[str], Page]:
@@ -85,7 +129,7 @@ def look(browser: Browser, path: Path, width: int) -> tuple[list[str], Page]:
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("name", ["report", "report with stress", "doctor"])
+@pytest.mark.parametrize("name", ["report", "report with stress", "doctor", "curves"])
 def test_page_opens_without_errors_and_fits(
     browser: Browser, pages: dict[str, Path], name: str, width: int
 ) -> None:

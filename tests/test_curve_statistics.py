@@ -155,6 +155,8 @@ def test_data_efficiency_of_parallel_curves() -> None:
     )
     (target,) = analyze(both, [40.0], n=200)["targets"]
     assert target["ratios"][0]["ratio"] == pytest.approx([4, 4, 4], rel=1e-3)
+    swapped = replace(both, model=np.where(both.model == "one", "other", "one"))
+    assert analyze(swapped, [40.0], n=200)["targets"][0]["ratios"][0]["other"] == "one"
     rows = {row["model"]: row for row in target["models"]}
     assert rows["one"]["needed"][0] == pytest.approx(100, rel=1e-3)
     assert rows["one"]["inside"]

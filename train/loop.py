@@ -122,6 +122,7 @@ def run_epochs(run: Run, task: Task) -> str:
     """
     plan, fit = task.plan, task.fit
     saved = begun = time.monotonic()
+    cpu = time.process_time()
     before, run.planned = run.seconds, plan.epochs
     trunk = task.directory / "trunk.safetensors"
     sizes = n_atoms(task.train)
@@ -142,6 +143,7 @@ def run_epochs(run: Run, task: Task) -> str:
                 attempt(run, task, index, run.ranks.used(samples, len(batch)))
                 run.position += 1
                 run.seconds, stop = run.ranks.agree(before + time.monotonic() - begun, stopping())
+                run.cpu_share = (time.process_time() - cpu) / (time.monotonic() - begun)
                 task.tell(run, None)
                 if stop and plan.done(run) < 1:
                     save_state(run, task.directory / "state.safetensors")

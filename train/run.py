@@ -48,6 +48,7 @@ class Run:
     reduced: int = 0  # epoch of the last reduction
     skipped: int = 0  # steps in a row that were not finite
     at_once: int = 0  # structures of a batch that fit into memory; 0: all
+    cpu_share: float = 1.0  # CPU seconds per second of training, in this session; not part of the state
     ranks: Ranks = field(default_factory=Ranks)  # with whom each step is shared; not part of the state
     targets: Mapping[str, Target] = field(default_factory=dict)  # beside the energy; not part of the state
 

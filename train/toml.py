@@ -110,6 +110,11 @@ def _e0_value(symbol: str, value: Any) -> float:
     return float(value)
 
 
+def as_sections(config: Config) -> dict[str, Any]:
+    """The configuration as plain tables that `update` takes back unchanged."""
+    return tomllib.loads(to_toml(config))
+
+
 def to_toml(config: Config) -> str:
     """The configuration as TOML text that `read_toml` and `update` take back unchanged."""
     import tomli_w

@@ -18,6 +18,12 @@ BAND_POINTS = 25
 HIDDEN = (1, 2)  # so many of the largest sizes are hidden and predicted
 
 
+def exp(logs: Array) -> Array:
+    """Errors from logarithms that may be beyond all numbers: few draws have long tails."""
+    values: Array = np.exp(np.clip(logs, -700, 700))
+    return values
+
+
 @dataclass(frozen=True)
 class Fitted:
     """A model's mean errors, what else they could have been, and the curves through each of them."""
@@ -58,7 +64,7 @@ def analyze(errors: Errors, targets: Sequence[float] = (), n: int = RESAMPLES) -
 def of_model(one: Fitted, errors: Errors, name: str) -> dict[str, Any]:
     """Points, parameters and band of one model."""
     data = one.data
-    points = [interval(np.exp(m), np.exp(v)) for m, v in zip(data.logs, data.all_logs.T, strict=True)]
+    points = [interval(np.exp(m), exp(v)) for m, v in zip(data.logs, data.all_logs.T, strict=True)]
     own = errors.model == name
     out: dict[str, Any] = {
         "sizes": data.sizes.astype(int).tolist(),
@@ -72,7 +78,7 @@ def of_model(one: Fitted, errors: Errors, name: str) -> dict[str, Any]:
         return out
     nothing = Curves(*(np.full(len(data.all_logs), np.nan),) * 3)
     curves = one.curves or nothing
-    out["a"] = interval(float(np.exp(one.best.log_a[0])), np.exp(np.clip(curves.log_a, -700, 700)))
+    out["a"] = interval(float(np.exp(one.best.log_a[0])), exp(curves.log_a))
     out["b"] = interval(float(one.best.b[0]), curves.b)
     floors = np.maximum(curves.c, 0.0) if out["floor_fitted"] else nothing.c
     out["c"] = interval(float(one.best.c[0]), floors)
@@ -97,7 +103,7 @@ def pairs(models: dict[str, Fitted]) -> list[dict[str, Any]]:
             (i,), (j,) = (np.flatnonzero(m.data.sizes == size) for m in (a, b))
             difference = b.data.all_logs[:, j] - a.data.all_logs[:, i]
             row = {"one": one, "other": other, "what": "errors", "size": int(size)}
-            ratio = interval(float(np.exp(b.data.logs[j] - a.data.logs[i])), np.exp(difference))
+            ratio = interval(float(np.exp(b.data.logs[j] - a.data.logs[i])), exp(difference))
             rows.append(row | {"value": ratio, "p": two_sided(difference)})
         if a.best and b.best:
             slopes = b.curves.b - a.curves.b if a.curves and b.curves else np.full(2, np.nan)
@@ -132,24 +138,27 @@ def of_target(models: dict[str, Fitted], goal: float) -> dict[str, Any]:
             {
                 "model": name,
                 "needed": total,
+                "last": one.last,
                 "more": [max(0.0, value - one.last) for value in total],
                 "inside": bool(one.data.sizes[0] <= estimate <= one.last),
             }
         )
+    order = sorted(needs, key=lambda name: needs[name][0])  # who needs fewest comes first
     ratios = [
         {"one": one, "other": other, "ratio": ratio_of(needs[one], needs[other])}
-        for one, other in combinations(needs, 2)
+        for one, other in combinations(order, 2)
     ]
     return {"error": goal, "models": rows, "ratios": ratios}
 
 
 def ratio_of(one: tuple[float, Array], other: tuple[float, Array]) -> Interval:
-    """How many times as many frames the other needs; what is infinite for both is not known."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        estimate, values = other[0] / one[0], other[1] / one[1]
-    if np.isnan(values).any() or np.isnan(estimate):
-        return [float(estimate), float("nan"), float("nan")]
-    return interval(float(estimate), values)
+    """How many times as many frames the other needs; where neither ever comes to the error it may be any number."""
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        estimate, values = float(np.divide(other[0], one[0])), other[1] / one[1]
+    if np.isnan(one[1]).any() or np.isnan(other[1]).any() or np.isnan(estimate):
+        return [estimate, float("nan"), float("nan")]
+    low = interval(estimate, np.nan_to_num(values, nan=0.0, posinf=np.inf))[1]
+    return [estimate, low, interval(estimate, np.nan_to_num(values, nan=np.inf, posinf=np.inf))[2]]
 
 
 def hidden(models: dict[str, Resampled]) -> dict[str, Any]:
@@ -174,7 +183,7 @@ def hidden(models: dict[str, Resampled]) -> dict[str, Any]:
             own = rng.permutation(data.noise[:, seen - 1])  # independent of that of the curve
             for k in range(seen, len(data.sizes)):
                 with np.errstate(divide="ignore"):
-                    values = np.exp(np.log(curves.at(data.sizes[k : k + 1])[:, 0]) + own)
+                    values = exp(np.log(curves.at(data.sizes[k : k + 1])[:, 0]) + own)
                 predicted = interval(float(best.at(data.sizes[k : k + 1])[0, 0]), values)
                 measured = float(np.exp(data.logs[k]))
                 points.append(

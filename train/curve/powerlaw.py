@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 FLOOR_SIZES = 4  # sizes from which on a floor is fitted: three points are met exactly by three parameters
-SLOPES = (0.01, 10.0)  # b outside of this is no learning curve
+SLOPES = (0.001, 10.0)  # b outside of this is no learning curve
 LEAST = 1e-3  # least part of a N^-b that a negative c may leave: the logarithm needs something positive
 ITERATIONS = 100
 
@@ -26,7 +26,9 @@ class Curves:
     def at(self, sizes: Array) -> Array:
         """Errors (n, n_sizes); 0 where a curve with a negative floor has fallen below it."""
         log_n = np.log(np.atleast_1d(np.asarray(sizes, dtype=float)))
-        rise = np.exp(self.log_a[:, None] - self.b[:, None] * log_n)
+        rise = np.exp(
+            np.clip(self.log_a[:, None] - self.b[:, None] * log_n, -700, 700)
+        )  # few draws, long tails
         errors: Array = np.maximum(rise + self.c[:, None], 0.0)
         return errors
 

@@ -83,7 +83,7 @@ def resample(errors: Errors, n: int, seed: int = 0) -> dict[str, Resampled]:
         {(int(d), int(s)): rng.normal(size=n) for d, s in units},
         rng.normal(size=(n, len(units) + 1)),
     )
-    names = sorted(set(errors.model.tolist()))
+    names = dict.fromkeys(errors.model.tolist())  # in the order of the fits
     return {name: _of_model(errors, errors.model == name, here[0], moved, shared) for name in names}
 
 

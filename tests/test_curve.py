@@ -1,0 +1,404 @@
+"""potential-curve: plans, records, locks, engines; a study that is killed at any moment ends with the same table."""
+
+from __future__ import annotations
+
+import json
+import lzma
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from train.curve import fitters
+from train.curve.cli import main
+from train.curve.contestants import contestants
+from train.curve.engine import Where, run
+from train.curve.frames import collect, errors_of, sums
+from train.curve.ledger import Ledger, append, lines, locked
+from train.curve.match import matched
+from train.curve.prepare import resolved, subset
+from train.curve.progress import time_left
+from train.curve.protocol import length
+from train.curve.study import Job, Study, extended, read_study, save_study
+from train.report.run_directory import PredictedSet
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """40 frames of acetylacetone for training and 6 at 600 K."""
+    folder = tmp_path_factory.mktemp("pool")
+    for name, file, n in (("pool", "train_300K", 40), ("hot", "test_MD_600K", 6)):
+        text = lzma.decompress((ROOT / f"data/acac/{file}.xyz.xz").read_bytes()).decode().splitlines(True)
+        (folder / f"{name}.xyz").write_text("".join(text[: 17 * n]))
+    return folder
+
+
+def command(pool: Path, output: Path, *more: str) -> list[str]:
+    models = [] if "--models" in more else ["--models", "baseline"]
+    small = ["--sizes", "10,20", "--seeds", "1", "--draws", "2", "--output", str(output)]
+    return [str(pool / "pool.xyz"), "--test", str(pool / "hot.xyz"), *models, *small, *more]
+
+
+def made_up(directory: Path, sizes: tuple[int, ...] = (10, 20), draws: int = 2) -> Study:
+    """A study of the baseline without data."""
+    fixed = {"tests": ["hot"], "protocol": "converged", "budget": 1.0, "settings": {}}
+    study = Study(directory, sizes, draws, 1, {"baseline": {"fitter": "baseline", "asked": {}}}, fixed)
+    directory.mkdir(parents=True, exist_ok=True)
+    save_study(study)
+    return study
+
+
+# --- who and what -------------------------------------------------------------------------------------------
+
+
+def test_contestants_are_networks_variants_and_others_with_dials() -> None:
+    one, two, three = contestants(["equivariant-L0,baseline", "equivariant:n_layers=1:fit.ema=0.9"])
+    assert one.sections() == {"model": {"network": "equivariant", "hidden_lmax": 0}}
+    assert (two.fitter, two.sections()) == ("baseline", {})
+    assert three.sections() == {"model": {"network": "equivariant", "n_layers": 1}, "fit": {"ema": 0.9}}
+    assert three.name == "equivariant:n_layers=1:fit.ema=0.9"
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("equivarant", "did you mean 'equivariant'"),
+        ("equivariant:cutoff", "dial=value"),
+        ("equivariant:data.train=x", "not of"),
+        ("baseline,baseline", "twice"),
+        ("", "no model"),
+    ],
+)
+def test_contestants_that_cannot_be_are_refused(name: str, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        contestants([name])
+
+
+def test_subsets_are_nested_and_differ_between_draws() -> None:
+    small, large = set(subset(100, 10, 0)), set(subset(100, 50, 0))
+    assert small < large
+    assert len(small) == 10
+    assert set(subset(100, 50, 1)) != large
+    assert subset(100, 100, 0) == list(range(100))
+
+
+def test_sizes() -> None:
+    assert resolved([], 130) == (25, 50, 100, 130)
+    for wrong, complaint in (("200", "has 130 frames"), ("ten", "expected"), ("2", "from 3")):
+        with pytest.raises(ValueError, match=complaint):
+            resolved([wrong], 130)
+
+
+def test_whole_curves_come_first_and_every_fit_of_a_size_has_its_own_seed(tmp_path: Path) -> None:
+    study = replace(made_up(tmp_path), seeds=2)
+    jobs = study.jobs
+    assert {job.size for job in jobs[:2]} == {10, 20}
+    assert len({job.fit_seed for job in jobs if job.size == 10}) == 4
+    assert read_study(tmp_path).jobs == replace(study, seeds=1).jobs
+
+
+def test_studies_grow_but_never_change(tmp_path: Path) -> None:
+    old = made_up(tmp_path)
+    more = {"equivariant": {"fitter": "network", "asked": {}}, **old.models}
+    grown = extended(old, replace(old, sizes=(5, 20), draws=3, seeds=1, models=more))
+    assert grown.sizes == (5, 10, 20)
+    assert (grown.draws, len(grown.models)) == (3, 2)
+    with pytest.raises(ValueError, match="other budget"):
+        extended(old, replace(old, fixed={**old.fixed, "budget": 2.0}))
+    with pytest.raises(ValueError, match="other asked"):
+        extended(old, replace(old, models={"baseline": {"fitter": "baseline", "asked": {"a": 1}}}))
+
+
+def test_lengths_follow_the_protocol() -> None:
+    assert length("equal-epochs", 200, 7, (1, 1))["epochs"] == 200
+    steps = length("equal-steps", 1000, 8, (1, 1))
+    assert steps["epochs"] == steps["patience"] == 125
+    assert length("equal-time", 100.0, 10, (0.1, 0.5))["epochs"] == round(100 / (10 * 0.1 + 0.5 * 10 / 50))
+    assert length("equal-time", 100.0, 100, (0.1, 0.5))["epochs"] == round(100 / 10.5)
+    converged = length("converged", 1000, 10, (1, 1))
+    assert (converged["epochs"], converged["schedule"]) == (100, "plateau")
+    assert converged["plateau_patience"] < converged["patience"] < converged["epochs"]
+
+
+def test_widths_are_matched_within_a_few_percent() -> None:
+    def cost(dials: dict[str, int]) -> float:
+        return float(dials["channels"] ** 2 + 5 * dials["message_channels"])
+
+    model = {"network": "x", "channels": 64, "message_channels": 32, "n_layers": 2}
+    dials, reached = matched(model, 900.0, cost)
+    assert 0.95 < reached < 1.05
+    assert dials["n_layers"] == 2
+    assert cost(dials) / 900 == reached
+    with pytest.raises(ValueError, match="number of channels"):
+        matched({"network": "x", "n_layers": 2}, 1.0, cost)
+
+
+# --- records ------------------------------------------------------------------------------------------------
+
+
+def test_sums_of_known_errors() -> None:
+    n_atoms = np.array([1, 3])
+    forces = np.zeros((4, 3))
+    forces[1:] = 0.002
+    one = PredictedSet(
+        "t", "", n_atoms, np.arange(2), np.zeros(2), np.array([0.001, 0.006]), np.full((2, 9), np.nan),
+        np.zeros((2, 9)), np.ones(4), np.zeros((4, 3)), forces, np.array(["", ""]),
+    )  # fmt: skip
+    found = sums(one)
+    assert found["energy/2"] == pytest.approx([1, 4])
+    assert found["forces/1"] == pytest.approx([0, 18])
+    assert found["forces/n"].tolist() == [3, 9]
+    assert errors_of(found)["forces"] == pytest.approx({"rmse": np.sqrt(36 / 12), "mae": 1.5})
+    assert "stress" not in errors_of(found)
+
+
+def test_half_a_line_is_passed_over_and_the_next_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    append(path, {"job": "a", "x": 1})
+    with path.open("a") as file:
+        file.write('{"job": "b", "x"')
+    append(path, {"job": "c"})
+    assert [line["job"] for line in lines(path)] == ["a", "c"]
+
+
+def test_lock_belongs_to_one(tmp_path: Path) -> None:
+    with locked(tmp_path / "lock", wait=False) as mine, locked(tmp_path / "lock", wait=False) as other:
+        assert (mine, other) == (True, False)
+    with locked(tmp_path / "lock", wait=False) as again:
+        assert again
+
+
+def test_time_left_is_that_of_fits_like_those_to_come(tmp_path: Path) -> None:
+    study = made_up(tmp_path)
+    results = {"baseline-n10-d0-s0": {"model": "baseline", "size": 10, "wall": 2.0},
+               "baseline-n20-d0-s0": {"model": "baseline", "size": 20, "wall": 6.0}}  # fmt: skip
+    assert time_left(study, results, 2) == pytest.approx((2 + 6) / 2)
+    assert time_left(study, {}, 1) is None
+
+
+# --- whole studies ------------------------------------------------------------------------------------------
+
+
+def test_study_is_done_once_and_grows(
+    pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    known = fitters.FITTERS["baseline"]
+
+    def counted(study: Study, job: Job) -> fitters.Fit:
+        calls.append(job.name)
+        if len(calls) == 2:
+            raise RuntimeError("bad luck")
+        return known(study, job)
+
+    monkeypatch.setitem(fitters.FITTERS, "baseline", counted)
+    assert main(command(pool, tmp_path / "s")) == 0
+    said = capsys.readouterr().out
+    assert "4 of 4" in said
+    assert "failed: baseline-n20-d0-s0: RuntimeError: bad luck" in said
+    assert len(calls) == 5  # one of them twice
+    before = (tmp_path / "s/results.jsonl").read_text()
+    assert main(command(pool, tmp_path / "s")) == 0
+    assert (tmp_path / "s/results.jsonl").read_text() == before
+    assert main([*command(pool, tmp_path / "s"), "--sizes", "30"]) == 0
+    assert len(Ledger(tmp_path / "s").results()) == 6
+    assert main([*command(pool, tmp_path / "s"), "--budget", "7"]) == 1
+    assert "other budget" in capsys.readouterr().err
+    for name in ("analysis.json", "errors.csv", "curves.csv", "report.html"):
+        assert (tmp_path / "s" / name).stat().st_size > 0
+    study = read_study(tmp_path / "s")
+    errors = collect(study, study.jobs, "hot", ("forces", "rmse"))
+    assert errors is not None
+    assert errors.sums.shape == (6, 6)
+    blocks = collect(study, study.jobs, "hot", ("forces", "rmse"), block=4)
+    assert blocks is not None
+    assert blocks.counts.tolist() == [180, 90]
+    assert blocks.sums.sum() == pytest.approx(errors.sums.sum())
+
+
+def test_a_fit_that_always_fails_is_named_and_the_rest_is_done(
+    pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = fitters.FITTERS["baseline"]
+
+    def broken(study: Study, job: Job) -> fitters.Fit:
+        if job.size == 20 and job.draw == 1:
+            raise ValueError("never works")
+        return known(study, job)
+
+    monkeypatch.setitem(fitters.FITTERS, "baseline", broken)
+    assert main(command(pool, tmp_path)) == 1
+    assert "baseline-n20-d1-s0 is not done: ValueError: never works" in capsys.readouterr().err
+    assert len(Ledger(tmp_path).results()) == 3
+    assert sum("failed" in line for line in lines(tmp_path / "attempts.jsonl")) == 2
+
+
+def test_without_a_test_file_some_of_the_pool_are_held_out(pool: Path, tmp_path: Path) -> None:
+    words = [str(pool / "pool.xyz"), "--models", "baseline", "--sizes", "all", "--draws", "1", "--seeds", "1"]
+    assert main([*words, "--output", str(tmp_path)]) == 0
+    study = read_study(tmp_path)
+    assert study.sizes == (32,)
+    assert study.fixed["tests"] == ["held_out"]
+
+
+@pytest.mark.parametrize(
+    ("more", "complaint"),
+    [
+        (["--set", "fit.epochs=3"], "follow from"),
+        (["--reference", "painn"], "none of the --models"),
+        (["--draws", "0"], "must be positive"),
+        (["--sizes", "1000"], "has 40 frames"),
+    ],
+)
+def test_wrong_words_are_refused(
+    pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], complaint: str
+) -> None:
+    assert main(command(pool, tmp_path / "s", *more)) == 1
+    assert complaint in capsys.readouterr().err
+    assert main(["--report", "--output", str(tmp_path / "none")]) == 1
+
+
+TOY = """
+import sys, time
+from pathlib import Path
+import numpy as np
+from train.curve import fitters
+from train.curve.engine import Where, run
+from train.curve.study import read_study
+
+def toy(study, job):
+    begun = study.run_directory(job)
+    begun.mkdir(parents=True, exist_ok=True)
+    time.sleep(0.004)
+    rng = np.random.default_rng([job.size, job.draw, job.seed])
+    found = {"forces/2": rng.gamma(2.0, size=5) / job.size, "forces/1": np.ones(5), "forces/n": np.full(5, 3.0)}
+    return fitters.Fit({"hot": found}, {"seconds": 0.0, "ended": "solved"})
+
+fitters.FITTERS["baseline"] = toy
+print("ready", flush=True)
+sys.exit(bool(run(read_study(Path(sys.argv[1])), Where(retries=20), lambda text: print(text, flush=True))))
+"""
+
+
+def toy(directory: Path) -> subprocess.Popen[str]:
+    words = [sys.executable, "-c", TOY, str(directory)]
+    return subprocess.Popen(words, cwd=ROOT, text=True, stdout=subprocess.PIPE)
+
+
+def outcome(directory: Path) -> dict[str, tuple[str, list[float]]]:
+    """Errors of every job, and what the bootstrap gets."""
+    study = read_study(directory)
+    errors = collect(study, study.jobs, "hot", ("forces", "rmse"))
+    assert errors is not None
+    results = Ledger(directory).results()
+    return {
+        job.name: (json.dumps(results[job.name]["errors"]), errors.sums[k].tolist())
+        for k, job in enumerate(study.jobs)
+    }
+
+
+def test_killed_ten_times_the_table_is_the_same(tmp_path: Path) -> None:
+    rng = random.Random(0)
+    sizes, draws = tuple(range(10, 31)), 7
+    made_up(tmp_path / "whole", sizes, draws)
+    assert toy(tmp_path / "whole").communicate()[0].count(" of 147: ") == 147
+    study = made_up(tmp_path / "killed", sizes, draws)
+    for kill in range(10):
+        process = toy(study.directory)
+        assert process.stdout
+        for _ in range(rng.randrange(1, 12)):
+            process.stdout.readline()
+        time.sleep(rng.random() * 0.01)
+        process.kill()
+        process.communicate()
+        done = len(Ledger(study.directory).results())
+        assert done < 147, f"done before kill {kill}"
+    last = toy(study.directory)
+    last.communicate()
+    assert last.returncode == 0
+    assert outcome(study.directory) == outcome(tmp_path / "whole")
+
+
+def test_losing_a_worker_loses_only_its_job(pool: Path, tmp_path: Path) -> None:
+    """Two processes; one is killed at its first job."""
+    assert main(command(pool, tmp_path, "--sizes", "10")) == 0
+    study = replace(read_study(tmp_path), sizes=(10, 20), draws=2, seeds=6)
+    small = tmp_path / "data/draw0-n10.h5"
+    for job in study.jobs:
+        study.subset(job).write_bytes(small.read_bytes())
+    save_study(study)
+    said: list[str] = []
+    failed: dict[str, str] = {}
+    where = Where("process", workers=2, retries=2)
+    thread = threading.Thread(target=lambda: failed.update(run(study, where, said.append)))
+    old = len(lines(tmp_path / "attempts.jsonl"))
+    thread.start()
+    until(lambda: len(lines(tmp_path / "attempts.jsonl")) > old)
+    victim = lines(tmp_path / "attempts.jsonl")[-1]["pid"]
+    os.kill(victim, signal.SIGKILL)
+    thread.join(120)
+    assert failed == {}
+    assert any("a worker was lost" in text for text in said)
+    assert {job.name for job in study.jobs} <= Ledger(tmp_path).results().keys()
+    pids = {line["pid"] for line in lines(tmp_path / "attempts.jsonl")[old:] if "pid" in line}
+    assert len(pids) >= 2
+
+
+def until(what: Callable[[], bool], seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def test_workers_that_cannot_start_stop_the_study(tmp_path: Path) -> None:
+    study = made_up(tmp_path)
+    (tmp_path / "study.json").write_text("{}")
+    with pytest.raises(ValueError, match="before they begin"):
+        run(study, Where("process"), print)
+
+
+def test_submitit_runs_workers(pool: Path, tmp_path: Path) -> None:
+    pytest.importorskip("submitit")
+    more = ["--engine", "submitit", "--engine-option", "cluster=local", "--engine-option", "timeout_min=5"]
+    assert main(command(pool, tmp_path, *more)) == 0
+    assert len(Ledger(tmp_path).results()) == 4
+    assert list((tmp_path / "logs/submitit").iterdir())
+
+
+def test_networks_killed_in_a_fit_end_with_the_same_errors(pool: Path, tmp_path: Path) -> None:
+    """Real fits: SIGKILL while one trains, after its first save."""
+    small = [
+        "--models",
+        "equivariant:channels=4:message_channels=4:vector_channels=2:cutoff=3.0",
+        "--draws",
+        "1",
+    ]
+    words = ["--sizes", "10", "--protocol", "equal-steps", "--budget", "240", *small]
+    code = "import sys; from train.curve.cli import main; sys.exit(main(sys.argv[1:]))"
+    assert main(command(pool, tmp_path / "whole", *words)) == 0
+    killed = tmp_path / "killed"
+    begin = ["env", "OMP_NUM_THREADS=1", sys.executable, "-c", code, *command(pool, killed, *words)]
+
+    def kill_when(name: str) -> None:
+        process = subprocess.Popen(begin, cwd=ROOT, stdout=subprocess.DEVNULL)
+        until(lambda: bool(list(killed.glob(f"fits/*/{name}"))) or process.poll() is not None)
+        process.kill()
+        process.wait()
+
+    kill_when("trunk.safetensors")
+    assert main(command(pool, killed, *words)) == 0
+    assert outcome(killed) == outcome(tmp_path / "whole")
+    begun = [line for line in lines(killed / "attempts.jsonl") if "failed" not in line]
+    assert len(begun) >= 2

@@ -1,0 +1,91 @@
+"""Errors of a fit, frame by frame: what the bootstrap over test frames needs, a few kilobytes for each fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from train.curve.resample import Errors
+from train.curve.study import Job, Study
+from train.report.run_directory import PredictedSet
+
+QUANTITIES = {"energy": "meV/atom", "forces": "meV/Å", "stress": "meV/Å³"}
+MEASURES = {"rmse": 2, "mae": 1}
+Sums = dict[
+    str, np.ndarray
+]  # "quantity/2" and "quantity/1": sums of |error|^2 and |error|, "quantity/n": labels
+
+
+def sums(one: PredictedSet) -> Sums:
+    """Per frame (n_frames,): energies per atom in meV, force components in meV/Å, stress components in meV/Å³."""
+    n = len(one.n_atoms)
+    found: Sums = {}
+    errors = {
+        "energy": ((one.energy_predicted - one.energy_reference) / one.n_atoms, np.arange(n)),
+        "forces": (one.forces_predicted - one.forces_reference, one.system),
+        "stress": (one.stress_predicted - one.stress_reference, np.arange(n)),
+    }
+    for name, (error, frame) in errors.items():
+        error = 1e3 * error.reshape(len(error), -1)
+        known = np.isfinite(error)
+        if not known.any():
+            continue
+        for power in (2, 1):
+            each = np.where(known, np.abs(error) ** power, 0.0).sum(1)
+            found[f"{name}/{power}"] = np.bincount(frame, each, n)
+        found[f"{name}/n"] = np.bincount(frame, known.sum(1), n)
+    return found
+
+
+def errors_of(found: Sums) -> dict[str, dict[str, float]]:
+    """Quantity -> its rmse and mae over all frames."""
+    return {
+        name: {
+            measure: float((found[f"{name}/{power}"].sum() / found[f"{name}/n"].sum()) ** (1 / power))
+            for measure, power in MEASURES.items()
+        }
+        for name in QUANTITIES
+        if f"{name}/n" in found
+    }
+
+
+def write_sums(path: Path, tests: Mapping[str, Sums]) -> None:
+    """Completely or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("wb") as file:
+        arrays: dict[str, Any] = {f"{test}/{key}": x for test, of in tests.items() for key, x in of.items()}
+        np.savez_compressed(file, **arrays)
+    partial.replace(path)
+
+
+def sums_path(study: Study, job: Job) -> Path:
+    return study.directory / "frames" / f"{job.name}.npz"
+
+
+def collect(
+    study: Study, jobs: Sequence[Job], test: str, what: tuple[str, str], block: int = 1
+) -> Errors | None:
+    """Errors of finished jobs on one test, `what` = (quantity, measure); None where the test has no such label.
+
+    `block`: so many neighboring frames count as one, for tests that are trajectories.
+    """
+    quantity, measure = what
+    power, rows, counts = MEASURES[measure], [], None
+    for job in jobs:
+        with np.load(sums_path(study, job)) as file:
+            if f"{test}/{quantity}/n" not in file:
+                return None
+            rows.append(file[f"{test}/{quantity}/{power}"])
+            counts = file[f"{test}/{quantity}/n"]
+    if counts is None:
+        return None
+    starts = np.arange(0, len(counts), block)
+    table, labels = np.add.reduceat(np.array(rows), starts, axis=1), np.add.reduceat(counts, starts)
+    model, size, draw, seed = (
+        np.array([getattr(job, name) for job in jobs]) for name in ("model", "size", "draw", "seed")
+    )
+    return Errors(model, size, draw, seed, table[:, labels > 0], labels[labels > 0].astype(float), power)

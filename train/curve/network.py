@@ -1,0 +1,155 @@
+"""A network as a contestant: potential-train on the subset of a job, and what it costs."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from potential.checkpoint import load
+from potential.model import Potential
+from train.batches import Sample
+from train.buckets import epoch_batches
+from train.columns import sizes
+from train.config import Config, Data
+from train.curve.contestants import Contestant
+from train.curve.protocol import ended, length
+from train.curve.study import Job, Study
+from train.data.dataset import Frame
+from train.evaluate import EVALUATION_ATOMS, evaluate
+from train.fit import fit, prepare_job
+from train.parallel import Ranks
+from train.plan import choose_fit
+from train.report.run_directory import PredictedSet, read_predictions
+from train.run import start
+from train.sets import read_sets
+from train.step import train_step
+from train.stream import make_samples, n_atoms
+from train.toml import update
+
+TIMED, WARM = 12, 3  # steps that are timed, and steps before them
+
+
+def clock(device: str) -> float:
+    """CPU seconds of this process; on an accelerator, which it waits for, seconds."""
+    if torch.device(device).type == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def settings(study: Study, model: str) -> Config:
+    """The configuration of a model's fits, without data and length."""
+    own = Contestant(model, "network", study.models[model]["settings"])
+    return update(update(Config(), study.fixed["settings"]), own.sections())
+
+
+def configuration(study: Study, job: Job) -> tuple[Config, int]:
+    """The configuration of a fit, and its batches in an epoch."""
+    config = settings(study, job.model)
+    data = replace(
+        config.data,
+        train=(str(study.subset(job)),),
+        isolated_atoms=(str(study.isolated),) if study.isolated else (),
+        allow_missing=True,  # what is missing has been looked at in the whole pool
+    )
+    config = replace(config, data=data, fit=replace(config.fit, seed=job.fit_seed))
+    sets = read_sets(config)
+    train = sets.frames["train"]
+    n_batches = len(epoch_batches(sizes(train), choose_fit(config.fit, train)[0], 0))
+    model = study.models[job.model]
+    seconds = model["step_seconds"], model["frame_seconds"] * len(sets.frames["valid"])
+    lasting = length(study.fixed["protocol"], study.fixed["budget"], n_batches, seconds)
+    tests = tuple(str(path) for path in study.tests.values())
+    return update(replace(config, data=replace(data, test=tests)), {"fit": lasting}), n_batches
+
+
+def fit_network(study: Study, job: Job) -> tuple[list[PredictedSet], dict[str, Any], Potential]:
+    """Train, or go on where a killed fit was saved; predictions of the tests, facts and the best model.
+
+    Raises:
+        KeyboardInterrupt: it was asked to stop, and has saved its state.
+    """
+    directory = study.run_directory(job)
+    config, n_batches = configuration(study, job)
+    begun = (directory / "config.toml").is_file()
+    if directory.exists() and not begun:  # killed before it had begun
+        shutil.rmtree(directory)
+    summary = fit(config, directory, resume=begun)
+    if summary.get("outcome") == "stopped":
+        raise KeyboardInterrupt
+    tests = [one for one in read_predictions(directory / "predictions.h5") if one.name in study.tests]
+    used = summary["resources"]
+    facts = {
+        "parameters": summary["parameters"],
+        "steps": used["steps"],
+        "seconds": summary["seconds"],
+        "cpu_seconds": summary["seconds"] * used["cpu_share"],
+        "ended": ended(study.fixed["protocol"], used["steps"], vars(config.fit), n_batches),
+        "machine": used["machine"],
+        "threads": used["threads"],
+    }
+    return tests, facts, load(directory / "model.safetensors").to(config.fit.device)
+
+
+def measure(config: Config, directory: Path, train: Sequence[Path]) -> dict[str, Any]:
+    """Parameters of a network, and seconds of a training step and of the validation of a frame, measured here."""
+    data = Data(train=tuple(str(path) for path in train), allow_missing=True)
+    config = replace(config, data=data, fit=replace(config.fit, epochs=1, minutes=0.0))
+    job = prepare_job(config, directory, Ranks())
+    return {
+        "parameters": sum(p.numel() for p in job.potential.parameters()),
+        "step_seconds": step_seconds(job.potential, job.task.train, job.task.fit),
+        "frame_seconds": frame_seconds(job.potential, job.samples["valid"], job.task.fit.device),
+    }
+
+
+def step_seconds(potential: Potential, samples: Sequence[Sample], fit_settings: Any) -> float:
+    """Median seconds of a training step of a copy of the potential."""
+    run = start(copy.deepcopy(potential), fit_settings)
+    batches = epoch_batches(n_atoms(samples), fit_settings, 0)
+    times = []
+    for k in range(WARM + TIMED):
+        chosen = [samples[i] for i in batches[k % len(batches)]]
+        begun = clock(fit_settings.device)
+        train_step(run, chosen, fit_settings, 1e-6)
+        times.append(clock(fit_settings.device) - begun)
+    return float(np.median(times[WARM:]))
+
+
+def frame_seconds(potential: Potential, samples: Sequence[Sample], device: str) -> float:
+    """Seconds of energy and forces of a frame, least of three."""
+    times = []
+    for _ in range(3):
+        begun = clock(device)
+        evaluate(potential, samples, device)
+        times.append(clock(device) - begun)
+    return min(times) / len(samples)
+
+
+def inference_seconds(potential: Potential, frames: Sequence[Frame]) -> float:
+    """Microseconds per atom of energy and forces, on as many frames as are predicted at once."""
+    chosen, atoms = [], 0
+    for frame in frames:
+        chosen.append(frame)
+        atoms += len(frame.atoms)
+        if atoms >= EVALUATION_ATOMS:
+            break
+    samples = make_samples(chosen, potential.cutoff)
+    device = next(potential.parameters()).device
+    return 1e6 * frame_seconds(potential, samples, str(device)) * len(chosen) / atoms
+
+
+def widths(model: Mapping[str, Any], factor: float) -> dict[str, Any]:
+    """The dials with every number of channels times a factor."""
+    return {
+        name: max(1, round(value * factor)) if name.endswith("channels") and type(value) is int else value
+        for name, value in model.items()
+    }

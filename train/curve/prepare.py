@@ -1,0 +1,239 @@
+"""From data files and names of models to a study: pool, subsets, tests, and what each model is and costs."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from potential import __version__
+from potential.model import Statistics, build
+from train.config import Config
+from train.curve.contestants import NETWORK, Contestant
+from train.curve.ledger import locked
+from train.curve.match import matched
+from train.curve.network import measure
+from train.curve.study import Study, extended, read_study, save_study
+from train.data.dataset import Frame
+from train.data.files import expand
+from train.data.hdf5 import write_hdf5
+from train.origin import commit, now, sha256
+from train.plan import choose_fit, choose_model, elements
+from train.resources import machine
+from train.sets import Sets, read_sets
+from train.toml import as_sections, update
+
+HELD_OUT = 0.2  # of the pool, where no test file is given
+KEPT = ("valid_fraction", "folds", "fold", "split", "group_key")  # settings of [data] that fits use
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for."""
+
+    config: Config  # [data] names pool and tests; the rest holds for all models
+    directory: Path
+    sizes: tuple[str, ...]
+    draws: int
+    seeds: int
+    models: Sequence[Contestant]
+    protocol: str
+    budget: float
+    match: str
+    reference: str
+
+
+def prepare(request: Request, say: Say) -> Study:
+    """Make the study, or extend the one that is in the directory.
+
+    Raises:
+        ValueError: anything wrong with files, labels, sizes, models or settings.
+    """
+    directory = request.directory
+    if directory.exists() and not (directory / "study.json").is_file() and any(directory.iterdir()):
+        known = {"data", "results.jsonl", ".study.lock", "locks"}
+        if {path.name for path in directory.iterdir()} - known:
+            raise ValueError(f"{directory} exists and holds no study; give another --output")
+    with locked(directory / ".study.lock"):
+        old = read_study(directory) if (directory / "study.json").is_file() else None
+        sets = read_sets(request.config)
+        say("\n".join([sets.labels, *[w for w in sets.why if w.startswith("WARNING")]]))
+        pool, tests = _pool(sets, request.config), _tests(sets)
+        why = []
+        if not tests:
+            pool, tests["held_out"] = _held_out(pool)
+            why.append(
+                f"no test file was given: {len(tests['held_out'])} frames of the pool, chosen at random, are the test"
+            )
+        sizes = resolved(request.sizes, len(pool))
+        batch_size = old.fixed["settings"]["fit"]["batch_size"] if old else 0
+        config = _common(request.config, batch_size, pool[: max(2, int(0.9 * sizes[0]))])
+        fixed = _fixed(request, config, list(tests), len(pool))
+        asked = {c.name: {"fitter": c.fitter, "asked": dict(c.settings)} for c in request.models}
+        facts: dict[str, Any] = {
+            "date": now(),
+            "machine": machine(),
+            "commit": commit(),
+            "version": __version__,
+            "why": why,
+        }
+        facts["threads"] = torch.get_num_threads()
+        wanted = Study(directory, sizes, request.draws, request.seeds, asked, fixed, facts)
+        study = extended(old, wanted) if old else wanted
+        _write_data(study, pool, tests, sets.isolated)
+        study = replace(study, models=_models(study, config, pool, say))
+        save_study(study)
+    return study
+
+
+def resolved(texts: Sequence[str], n: int) -> tuple[int, ...]:
+    """Sizes in order; `all` is the whole pool; none: 25, 50, 100 ... and all.
+
+    >>> resolved(["25", "all", "100"], 400)
+    (25, 100, 400)
+
+    Raises:
+        ValueError: no number, less than three frames, or more than there are.
+    """
+    found = set()
+    doubled = [str(size) for size in (25 * 2**k for k in range(20)) if size < n]
+    for text in texts or [*doubled, "all"]:
+        if not (text == "all" or text.isdecimal()):
+            raise ValueError(
+                f"size {text!r}: expected a number of frames or all, such as --sizes 25,50,100,all"
+            )
+        size = n if text == "all" else int(text)
+        if not 3 <= size <= n:
+            raise ValueError(f"size {size}: the pool has {n} frames; give sizes from 3 to {n}")
+        found.add(size)
+    return tuple(sorted(found))
+
+
+def _pool(sets: Sets, config: Config) -> list[Frame]:
+    """All frames for training and validation, in the order of the files."""
+    order = {path: k for k, path in enumerate(expand(config.data.train))}
+    both = [
+        *sets.frames["train"],
+        *(sets.frames["valid"] if sets.frames["valid"] is not sets.frames["train"] else []),
+    ]
+    return sorted(both, key=lambda frame: (order.get(frame.source, 0), frame.index))
+
+
+def _tests(sets: Sets) -> dict[str, list[Frame]]:
+    safe = {name: re.sub(r"[^\w() +-]", "_", name) for name in sets.frames if name not in ("train", "valid")}
+    return {safe[name]: list(sets.frames[name]) for name in safe}
+
+
+def _held_out(pool: list[Frame]) -> tuple[list[Frame], list[Frame]]:
+    n = max(1, round(HELD_OUT * len(pool)))
+    if len(pool) < 5:
+        raise ValueError(
+            f"the pool has {len(pool)} frames, too few to hold some out; give a test file with --test"
+        )
+    out = set(np.random.default_rng(2026).permutation(len(pool))[:n].tolist())
+    return [f for k, f in enumerate(pool) if k not in out], [pool[k] for k in sorted(out)]
+
+
+def _common(config: Config, batch_size: int, smallest: Sequence[Frame]) -> Config:
+    """The configuration with one batch size for all sizes: that of the smallest."""
+    fit = config.fit
+    if not fit.batch_size and not fit.batch_atoms:
+        chosen = choose_fit(replace(fit, epochs=1), smallest)[0].batch_size
+        fit = replace(fit, batch_size=batch_size or chosen)
+    return replace(config, fit=replace(fit, epochs=0, minutes=0.0))
+
+
+def _fixed(request: Request, config: Config, tests: list[str], n_pool: int) -> dict[str, Any]:
+    data = request.config.data
+    sections = as_sections(config)
+    settings: dict[str, Any] = {name: sections[name] for name in ("fit", "weights", "e0") if name in sections}
+    settings["data"] = {name: sections["data"][name] for name in KEPT}
+    fixed: dict[str, Any] = {
+        "files": {name: sha256(Path(name)) for name in expand([*data.train, *data.test])},
+        "pool": n_pool,
+        "tests": tests,
+        "protocol": request.protocol,
+        "budget": request.budget,
+        "match": request.match,
+        "reference": request.reference,
+        "model": dict(request.config.model),
+        "settings": settings,
+    }
+    fixed["files"] = {Path(name).name: digest for name, digest in fixed["files"].items()}
+    return dict(json.loads(json.dumps(fixed)))
+
+
+def _write_data(
+    study: Study, pool: Sequence[Frame], tests: Mapping[str, Sequence[Frame]], isolated: Sequence[Frame]
+) -> None:
+    """Subsets, tests and isolated atoms as files of frames; those that are there stay."""
+    (study.directory / "data").mkdir(parents=True, exist_ok=True)
+    for name, path in study.tests.items():
+        if not path.is_file():
+            write_hdf5(path, tests[name])
+    if isolated:
+        write_hdf5(study.directory / "data" / "isolated_atoms.h5", isolated)
+    for job in study.jobs:
+        path = study.subset(job)
+        if not path.is_file():
+            write_hdf5(path, [pool[k] for k in subset(len(pool), job.size, job.draw)])
+
+
+def subset(n: int, size: int, draw: int) -> list[int]:
+    """Frames of a subset, sorted. Those of one draw are nested: a larger one holds all smaller ones."""
+    return sorted(np.random.default_rng([2026, draw]).permutation(n)[:size].tolist())
+
+
+def _models(study: Study, config: Config, pool: Sequence[Frame], say: Say) -> dict[str, Any]:
+    """Each model with its resolved settings and what it costs; what is known of it already stays."""
+    reference = str(study.fixed["reference"])
+    order = sorted(study.models, key=lambda name: name != reference)  # the reference first
+    done: dict[str, Any] = {}
+    for name in order:
+        entry = dict(study.models[name])
+        if "settings" not in entry and entry["fitter"] == NETWORK:
+            target = done.get(reference) if name != reference else None
+            entry |= _network(name, entry, study, (config, pool, target))
+            reached = entry.get("matched")
+            ratio = f", {100 * reached:.1f} % of {reference} in {study.fixed['match']}" if reached else ""
+            say(
+                f"{name}: {entry['parameters']:,} parameters, {1e3 * entry['step_seconds']:.1f} ms a step{ratio}"
+            )
+        done[name] = entry
+    return {name: done[name] for name in study.models}
+
+
+def _network(
+    name: str, entry: Mapping[str, Any], study: Study, what: tuple[Config, Sequence[Frame], Any]
+) -> dict[str, Any]:
+    config, pool, target = what
+    own = update(config, Contestant(name, NETWORK, entry["asked"]).sections())
+    model, _ = choose_model(own, pool)
+    first = study.subset(study.jobs[0])
+
+    def cost(dials: Mapping[str, Any]) -> dict[str, Any]:
+        return measure(replace(own, model=dict(dials)), study.run_directory(study.jobs[0]), [first])
+
+    def parameters(dials: Mapping[str, Any]) -> float:
+        names = elements(pool)
+        facts = Statistics(names, (0.0,) * len(names), 1.0, 10.0)
+        potential = build({k: v for k, v in dials.items() if k != "preset"}, facts)
+        return float(sum(p.numel() for p in potential.parameters()))
+
+    reached = None
+    if target and "parameters" in target and study.fixed["match"] == "parameters":
+        model, reached = matched(model, target["parameters"], parameters)
+    if target and "step_seconds" in target and study.fixed["match"] == "time":
+        model, reached = matched(
+            model, target["step_seconds"], lambda dials: float(cost(dials)["step_seconds"])
+        )
+    settings = {f"model.{k}": v for k, v in model.items()}
+    settings |= {k: v for k, v in entry["asked"].items() if not k.startswith("model.")}
+    return {"settings": settings, "matched": reached, **cost(model)}

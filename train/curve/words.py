@@ -1,0 +1,217 @@
+"""What a study says in words: protocol, budget, hardware, results with intervals, and what cannot be concluded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from train.curve.frames import QUANTITIES
+from train.curve.study import PROTOCOLS
+from train.report.markup import number
+
+FEW_FREEDOM, FEW_FRAMES = 4, 50
+REACH = 1000  # times its data: what a curve says beyond that is nothing
+
+
+def value(interval: Sequence[float | None], unit: str = "", relative: bool = False) -> str:
+    """`3.1x [2.6, 3.9]`, `12.3 meV/Å [11, 14]`; infinity is spelled out."""
+    estimate, low, high = (math.nan if x is None else x for x in interval)
+    mark = "x" if relative else f" {unit}" if unit else ""
+    if math.isinf(estimate):
+        return "never" if math.isinf(low) else f"never [from {short(low)} on]"
+    if math.isnan(low):
+        return f"{short(estimate)}{mark} [interval not known]"
+    return f"{short(estimate)}{mark} [{short(low)}, {'no bound' if math.isinf(high) else short(high)}]"
+
+
+def short(x: float) -> str:
+    """Three digits that matter, whole numbers from 1000 on; a size beyond all reach as such."""
+    if abs(x) >= 1e7:
+        return f"{x:.0e}"
+    return f"{x:,.0f}" if abs(x) >= 1000 else number(float(f"{x:.3g}"))
+
+
+def method(found: dict[str, Any]) -> list[str]:
+    """How the study was made."""
+    study, fixed = found["study"], found["study"]["fixed"]
+    _, unit, meaning = PROTOCOLS[fixed["protocol"]]
+    fits = found["fits"]
+    lines = [
+        f"{found['done']} of {found['of']} fits: models: {len(study['models'])}, sizes "
+        f"{', '.join(map(str, study['sizes']))}, {study['draws']} random subsets of each size (nested) of one pool of "
+        f"{fixed['pool']} frames, seeds on each: {study['seeds']}. A size counts all frames that a fit may use, those "
+        "for validation included.",
+        f"Protocol {fixed['protocol']}: {meaning}; budget {short(fixed['budget'])} {unit}.",
+        *study["facts"]["why"],
+        f"Hardware: {study['facts']['machine']}; {threads(fits)} a fit. Batches of "
+        f"{fixed['settings']['fit']['batch_size']} structures at every size.",
+        capacity(found),
+    ]
+    if fixed["protocol"] == "equal-time":
+        lines.append(used(fits))
+    if fixed["protocol"] == "converged":
+        bound = sum(fit["ended"] == "bound" for fit in fits)
+        lines.append(
+            f"{bound} of {len(fits)} fits were stopped by the bound before their validation error had settled."
+        )
+    return [line for line in lines if line]
+
+
+def threads(fits: Sequence[dict[str, Any]]) -> str:
+    counts = sorted({fit["threads"] for fit in fits if "threads" in fit})
+    return f"{' or '.join(map(str, counts)) or 1} thread{'s' * (counts != [1])}"
+
+
+def capacity(found: dict[str, Any]) -> str:
+    """Sizes of the models, and how they were made equal."""
+    models, fixed = found["study"]["models"], found["study"]["fixed"]
+    listed = []
+    for name, model in models.items():
+        if "parameters" in model:
+            reached = f", {100 * model['matched']:.1f} % of the reference" if model.get("matched") else ""
+            milli = f"{1e3 * model['step_seconds']:.3g} ms a step"
+            listed.append(f"{name} {model['parameters']:,} parameters, {milli}{reached}")
+    how = {
+        "none": "Models as they are, not matched in size",
+        "parameters": f"Widths scaled to the parameters of {fixed['reference']}",
+        "time": f"Widths scaled to the time of a step of {fixed['reference']}",
+    }
+    return f"{how[fixed['match']]}: {'; '.join(listed)}." if listed else ""
+
+
+def used(fits: Sequence[dict[str, Any]]) -> str:
+    """What equal time came to."""
+    seconds = sorted(fit["cpu_seconds"] for fit in fits if fit.get("ended") == "budget")
+    if not seconds:
+        return ""
+    return (
+        "Time was given out as epochs, from the time of a step and of a validation measured beforehand; measured in "
+        f"the fits it came to {short(seconds[0])} to {short(seconds[-1])} CPU seconds of training, median "
+        f"{short(seconds[len(seconds) // 2])}."
+    )
+
+
+def statistics(found: dict[str, Any]) -> list[str]:
+    """How intervals were made, and which there are."""
+    one = first(found)
+    rows = list(one["models"].values())
+    units = {(model["unit"], model["freedom"]) for model in rows}
+    lines = [
+        "Intervals are 95 % and for one number at a time: hierarchical bootstrap over subsets (the spread between "
+        "whole draws, which holds that of their seeds) with Student's tails, and over test frames. Subsets and test "
+        "frames are shared by all models, so differences are paired.",
+    ]
+    for unit, freedom in sorted(units):
+        if not unit:
+            lines.append("With one fit for a size there are no intervals: give --draws 2 or more.")
+        elif unit == "seeds":
+            lines.append(
+                "All fits of a size share one subset: intervals hold for this subset, not for others."
+            )
+        elif freedom < FEW_FREEDOM:
+            lines.append(
+                f"{freedom + 1} draws leave {freedom} degrees of freedom: more --draws would make intervals narrower."
+            )
+    n = sum(not_nan(row["p"]) for row in one["pairs"])
+    if n:
+        lines.append(
+            f"p-values of pairs are corrected for all {n} comparisons of a table (Holm); without correction one in "
+            "twenty would be found by chance."
+        )
+    if any(not model["floor_fitted"] for model in rows):
+        lines.append(
+            "Curves of fewer than four sizes are pure power laws: a floor cannot be told from so few."
+        )
+    return lines
+
+
+def not_nan(x: float | None) -> bool:
+    return x is not None and not math.isnan(x)
+
+
+def first(found: dict[str, Any]) -> dict[str, Any]:
+    """The analysis that stands for all: forces, if there are any, of the first test."""
+    quantities: dict[str, Any] = next(iter(found["tests"].values()))
+    chosen: dict[str, Any] = quantities.get("forces") or next(iter(quantities.values()))
+    return chosen
+
+
+def limits(found: dict[str, Any]) -> list[str]:
+    """What cannot be concluded."""
+    fixed = found["study"]["fixed"]
+    largest, pool = max(found["study"]["sizes"]), fixed["pool"]
+    lines = [
+        "Models were compared with these settings, this budget and this trainer; others may order them otherwise.",
+        "Beyond the largest size curves are extrapolated: that errors go on falling like a power law is an assumption; "
+        "how it did on hidden sizes is said below.",
+    ]
+    if 2 * largest > pool:
+        lines.append(
+            f"Subsets of more than half of the pool ({pool} frames) overlap: at these sizes the spread between draws "
+            "is too small, and so are the intervals."
+        )
+    if found["block"] == 1:
+        lines.append("Test frames count as independent; frames of a trajectory are not: give --block.")
+    frames = {test: next(iter(of.values()))["frames"] for test, of in found["tests"].items()}
+    few = [f"{test} ({n})" for test, n in frames.items() if n < FEW_FRAMES]
+    if few:
+        lines.append(f"Few test frames: {', '.join(few)}. Their intervals may be too narrow.")
+    if fixed["match"] == "none" and len(found["study"]["models"]) > 1:
+        lines.append(
+            "Sizes of the models differ: a difference may be one of capacity. --match makes them equal."
+        )
+    if "held_out" in fixed["tests"]:
+        lines.append("The test frames come from the pool itself: nothing is said about other conditions.")
+    if found["failed"]:
+        lines.append(
+            f"{len(found['failed'])} fits failed and are missing; if bad luck chose them, the rest looks too good."
+        )
+    return lines
+
+
+def checks(one: dict[str, Any]) -> str:
+    """How forecasts of hidden sizes did."""
+    hidden = one["hidden"]
+    if not hidden["of"]:
+        return "Forecasts are unchecked: hiding the largest sizes needs five sizes or more and several draws."
+    inside = f"{hidden['inside']} of {hidden['of']}"
+    return f"Forecasts of hidden sizes: {inside} measured errors inside their 95 % interval."
+
+
+def findings(one: dict[str, Any], unit: str) -> list[str]:
+    """Ratios and forecasts as sentences."""
+    lines = []
+    for target in one["targets"]:
+        goal = f"{short(target['error'])} {unit}"
+        inside = {row["model"]: row["inside"] for row in target["models"]}
+        for row in target["models"]:
+            if row["needed"][0] > REACH * row["last"]:
+                lines.append(f"{row['model']} does not come to {goal} within {REACH} times its data.")
+            elif row["more"][0]:
+                lines.append(f"To reach {goal}, {row['model']} needs {value(row['more'])} more calculations.")
+        for ratio in target["ratios"]:
+            measured = inside[ratio["one"]] and inside[ratio["other"]]
+            near = all(row["needed"][0] < REACH * row["last"] for row in target["models"])
+            if near and not_nan(ratio["ratio"][0]):
+                note = "" if measured else " (extrapolated)"
+                lines.append(
+                    f"{ratio['other']} needs {value(ratio['ratio'], relative=True)} as many frames as {ratio['one']} "
+                    f"for {goal}{note}."
+                )
+    return lines
+
+
+def summary(found: dict[str, Any]) -> list[str]:
+    """What is printed."""
+    lines = ["", *method(found), ""]
+    for test, quantities in found["tests"].items():
+        for quantity, one in quantities.items():
+            unit = QUANTITIES[quantity]
+            lines.append(f"{test}, {quantity} {found['measure'].upper()} ({unit}), {one['frames']} frames")
+            for name, model in one["models"].items():
+                cells = [f"{n}: {value(e)}" for n, e in zip(model["sizes"], model["errors"], strict=True)]
+                slope = f"   slope {value(model['b'])}" if "b" in model else ""
+                lines.append(f"  {name}  {'  '.join(cells)}{slope}")
+            lines += [f"  {line}" for line in (*findings(one, unit), checks(one))]
+    return [*lines, "", *statistics(found), "", *limits(found), ""]
