@@ -29,7 +29,7 @@ from train.curve.prepare import resolved, subset
 from train.curve.progress import time_left
 from train.curve.protocol import length
 from train.curve.study import Job, Study, extended, read_study, save_study
-from train.report.run_directory import PredictedSet
+from train.loop import VALIDATE_STEPS
 
 ROOT = Path(__file__).parents[1]
 
@@ -129,6 +129,9 @@ def test_lengths_follow_the_protocol() -> None:
     converged = length("converged", 1000, 10, (1, 1))
     assert (converged["epochs"], converged["schedule"]) == (100, "plateau")
     assert converged["plateau_patience"] < converged["patience"] < converged["epochs"]
+    assert (
+        length("converged", 20, 10, (1, 1))["patience"] * 10 >= 8 * VALIDATE_STEPS
+    )  # a short one is validated too
 
 
 def test_widths_are_matched_within_a_few_percent() -> None:
@@ -149,13 +152,9 @@ def test_widths_are_matched_within_a_few_percent() -> None:
 
 def test_sums_of_known_errors() -> None:
     n_atoms = np.array([1, 3])
-    forces = np.zeros((4, 3))
-    forces[1:] = 0.002
-    one = PredictedSet(
-        "t", "", n_atoms, np.arange(2), np.zeros(2), np.array([0.001, 0.006]), np.full((2, 9), np.nan),
-        np.zeros((2, 9)), np.ones(4), np.zeros((4, 3)), forces, np.array(["", ""]),
-    )  # fmt: skip
-    found = sums(one)
+    forces, nothing = np.zeros((4, 3, 2)), np.full((2, 3, 3, 2), np.nan)
+    forces[1:, :, 1] = 0.002
+    found = sums(n_atoms, np.array([[0, 0.001], [0, 0.006]]), forces, nothing)
     assert found["energy/2"] == pytest.approx([1, 4])
     assert found["forces/1"] == pytest.approx([0, 18])
     assert found["forces/n"].tolist() == [3, 9]

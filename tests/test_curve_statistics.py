@@ -73,6 +73,8 @@ def test_few_sizes_have_no_floor() -> None:
 def test_an_error_below_the_floor_is_never_reached() -> None:
     curve = fit_curves(SIZES, np.log(400 * SIZES**-0.7 + 5))
     assert np.isinf(curve.needed(4.9)[0])
+    rising = fit_curves(SIZES[:2], np.log([10.0, 12.0]))
+    assert np.isinf(rising.needed(8.0)[0])
 
 
 def test_means_over_draws_have_students_t() -> None:
@@ -114,6 +116,13 @@ def test_more_seeds_in_the_same_draws_are_no_more_draws() -> None:
     assert np.quantile(again.noise, 0.9, axis=0) == pytest.approx(
         np.quantile(once.noise, 0.9, axis=0), rel=0.1
     )
+
+
+def test_two_draws_have_tails_without_end_but_no_warning() -> None:
+    """Student's t with one degree of freedom moves errors beyond all numbers."""
+    found = analyze(exact(400, 0.7, 5, n_draws=2, noise=0.5), n=5000)["models"]["one"]
+    low, high = found["errors"][0][1:]
+    assert 0 <= low < high
 
 
 def test_one_draw_falls_back_to_seeds_and_one_fit_to_nothing() -> None:

@@ -20,7 +20,6 @@ from train.config import Data
 from train.curve.frames import Sums, sums
 from train.curve.study import Job, Study
 from train.data.dataset import Frame
-from train.report.run_directory import PredictedSet
 from train.sets import keys, read_files
 from train.statistics import fit_e0
 
@@ -40,12 +39,15 @@ def read_frames(path: Path) -> list[Frame]:
 
 def network(study: Study, job: Job) -> Fit:
     """Any of `potential.networks`, by potential-train."""
-    from train.curve.network import fit_network, inference_seconds
+    from train.curve.network import fit_network, inference_seconds, predicted
 
-    predicted, facts, potential = fit_network(study, job)
-    first = read_frames(next(iter(study.tests.values())))
-    facts["us_per_atom"] = inference_seconds(potential, first)
-    return Fit({one.name: sums(one) for one in predicted}, facts)
+    potential, facts = fit_network(study, job)
+    tests = {}
+    for name, path in study.tests.items():
+        p = predicted(potential, path)
+        tests[name] = sums(p.n_atoms, p.energy, p.forces, p.stress)
+    facts["us_per_atom"] = inference_seconds(potential, next(iter(study.tests.values())))
+    return Fit(tests, facts)
 
 
 def baseline(study: Study, job: Job) -> Fit:
@@ -54,40 +56,33 @@ def baseline(study: Study, job: Job) -> Fit:
     frames = read_frames(study.subset(job))
     isolated = read_frames(study.isolated) if study.isolated else []
     e0 = fit_e0(frames, sorted(symbols(frames)), isolated).e0
-    tests = {name: sums(_constant(name, read_frames(path), e0)) for name, path in study.tests.items()}
+    tests = {name: _of_sums_of_e0(read_frames(path), e0) for name, path in study.tests.items()}
     seconds = time.process_time() - begun
     facts = {"parameters": len(e0), "steps": 0, "seconds": seconds, "cpu_seconds": seconds, "ended": "solved"}
     return Fit(tests, facts)
 
 
-def _constant(name: str, frames: Sequence[Frame], e0: dict[str, float]) -> PredictedSet:
-    def column(values: list[Any], shape: tuple[int, ...]) -> np.ndarray:
-        rows = [
-            np.full(shape, np.nan) if v is None else np.asarray(v, dtype=float).reshape(shape) for v in values
-        ]
-        return np.array(rows)
-
-    forces = [np.full((len(f.atoms), 3), np.nan) if f.forces is None else f.forces for f in frames]
-    stress = column([f.stress for f in frames], (9,))
-    unknown = sorted({s for f in frames for s in f.atoms.symbols} - e0.keys())
+def _of_sums_of_e0(frames: Sequence[Frame], e0: dict[str, float]) -> Sums:
+    unknown = sorted(symbols(frames) - e0.keys())
     if unknown:
         raise ValueError(
-            f"{name} has {', '.join(unknown)}, of which no training frame knows; take larger subsets"
+            f"tests hold {', '.join(unknown)}, of which no training frame knows; take larger subsets"
         )
-    return PredictedSet(
-        name=name,
-        source="",
-        n_atoms=np.array([len(f.atoms) for f in frames]),
-        frame=np.arange(len(frames)),
-        energy_reference=column([f.energy for f in frames], ()),
-        energy_predicted=np.array([sum(e0[s] for s in f.atoms.symbols) for f in frames]),
-        stress_reference=stress,
-        stress_predicted=np.zeros_like(stress),
-        atomic_numbers=np.concatenate([f.atoms.numbers for f in frames]),
-        forces_reference=np.concatenate(forces),
-        forces_predicted=np.zeros((sum(len(f.atoms) for f in frames), 3)),
-        config_type=np.array([""] * len(frames)),
-    )
+
+    def with_zero(label: str, shape: tuple[int, ...]) -> np.ndarray:
+        """A label of all frames beside a prediction of 0."""
+        shapes = ((len(f.atoms), 3) if label == "forces" else shape for f in frames)
+        values = [
+            np.full(s, np.nan) if (v := getattr(f, label)) is None else v
+            for f, s in zip(frames, shapes, strict=True)
+        ]
+        reference = np.concatenate(values) if label == "forces" else np.array(values)
+        return np.stack([reference, np.zeros_like(reference)], -1)
+
+    energy = with_zero("energy", ())
+    energy[:, 1] = [sum(e0[s] for s in f.atoms.symbols) for f in frames]
+    n_atoms = np.array([len(f.atoms) for f in frames])
+    return sums(n_atoms, energy, with_zero("forces", ()), with_zero("stress", (3, 3)))
 
 
 FITTERS: dict[str, Callable[[Study, Job], Fit]] = {"network": network, "baseline": baseline}

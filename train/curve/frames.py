@@ -10,7 +10,6 @@ import numpy as np
 
 from train.curve.resample import Errors
 from train.curve.study import Job, Study
-from train.report.run_directory import PredictedSet
 
 QUANTITIES = {"energy": "meV/atom", "forces": "meV/Å", "stress": "meV/Å³"}
 MEASURES = {"rmse": 2, "mae": 1}
@@ -19,14 +18,18 @@ Sums = dict[
 ]  # "quantity/2" and "quantity/1": sums of |error|^2 and |error|, "quantity/n": labels
 
 
-def sums(one: PredictedSet) -> Sums:
-    """Per frame (n_frames,): energies per atom in meV, force components in meV/Å, stress components in meV/Å³."""
-    n = len(one.n_atoms)
+def sums(n_atoms: np.ndarray, energy: np.ndarray, forces: np.ndarray, stress: np.ndarray) -> Sums:
+    """Per frame (n_frames,): energies per atom in meV, force components in meV/Å, stress components in meV/Å³.
+
+    Takes reference and prediction along the last axis, in eV and Å, as `train.evaluate.Predictions` has them: `energy`
+    (n_frames, 2), `forces` (n, 3, 2), `stress` (n_frames, 3, 3, 2); NaN where a label is absent.
+    """
+    n = len(n_atoms)
     found: Sums = {}
     errors = {
-        "energy": ((one.energy_predicted - one.energy_reference) / one.n_atoms, np.arange(n)),
-        "forces": (one.forces_predicted - one.forces_reference, one.system),
-        "stress": (one.stress_predicted - one.stress_reference, np.arange(n)),
+        "energy": (np.diff(energy)[..., 0] / n_atoms, np.arange(n)),
+        "forces": (np.diff(forces)[..., 0], np.repeat(np.arange(n), n_atoms)),
+        "stress": (np.diff(stress)[..., 0], np.arange(n)),
     }
     for name, (error, frame) in errors.items():
         error = 1e3 * error.reshape(len(error), -1)

@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,12 @@ from train.config import Config, Data
 from train.curve.contestants import Contestant
 from train.curve.protocol import ended, length
 from train.curve.study import Job, Study
-from train.data.dataset import Frame
-from train.evaluate import EVALUATION_ATOMS, evaluate
+from train.evaluate import EVALUATION_ATOMS, Predictions, evaluate
 from train.fit import fit, prepare_job
 from train.parallel import Ranks
 from train.plan import choose_fit
-from train.report.run_directory import PredictedSet, read_predictions
 from train.run import start
-from train.sets import read_sets
+from train.sets import keys, read_files, read_sets
 from train.step import train_step
 from train.stream import make_samples, n_atoms
 from train.toml import update
@@ -67,12 +66,30 @@ def configuration(study: Study, job: Job) -> tuple[Config, int]:
     model = study.models[job.model]
     seconds = model["step_seconds"], model["frame_seconds"] * len(sets.frames["valid"])
     lasting = length(study.fixed["protocol"], study.fixed["budget"], n_batches, seconds)
-    tests = tuple(str(path) for path in study.tests.values())
-    return update(replace(config, data=replace(data, test=tests)), {"fit": lasting}), n_batches
+    return update(config, {"fit": lasting}), n_batches
 
 
-def fit_network(study: Study, job: Job) -> tuple[list[PredictedSet], dict[str, Any], Potential]:
-    """Train, or go on where a killed fit was saved; predictions of the tests, facts and the best model.
+@lru_cache(maxsize=4)
+def samples_of(path: Path, cutoff: float) -> Sequence[Sample]:
+    """The frames of a test with their neighbors: read once by a worker, not once for each fit."""
+    return make_samples(read_files([str(path)], keys(Data()))[0], cutoff)
+
+
+def predicted(potential: Potential, path: Path) -> Predictions:
+    """Predictions of a test.
+
+    Raises:
+        ValueError: elements that the potential was not fitted to.
+    """
+    samples = samples_of(path, potential.cutoff)
+    device = next(potential.parameters()).device
+    for sample in samples:
+        potential.check(sample.graph.atomic_numbers.to(device))
+    return evaluate(potential, samples, str(device))
+
+
+def fit_network(study: Study, job: Job) -> tuple[Potential, dict[str, Any]]:
+    """Train, or go on where a killed fit was saved; the best model and facts.
 
     Raises:
         KeyboardInterrupt: it was asked to stop, and has saved its state.
@@ -85,7 +102,6 @@ def fit_network(study: Study, job: Job) -> tuple[list[PredictedSet], dict[str, A
     summary = fit(config, directory, resume=begun)
     if summary.get("outcome") == "stopped":
         raise KeyboardInterrupt
-    tests = [one for one in read_predictions(directory / "predictions.h5") if one.name in study.tests]
     used = summary["resources"]
     facts = {
         "parameters": summary["parameters"],
@@ -96,7 +112,7 @@ def fit_network(study: Study, job: Job) -> tuple[list[PredictedSet], dict[str, A
         "machine": used["machine"],
         "threads": used["threads"],
     }
-    return tests, facts, load(directory / "model.safetensors").to(config.fit.device)
+    return load(directory / "model.safetensors").to(config.fit.device), facts
 
 
 def measure(config: Config, directory: Path, train: Sequence[Path]) -> dict[str, Any]:
@@ -134,17 +150,13 @@ def frame_seconds(potential: Potential, samples: Sequence[Sample], device: str) 
     return min(times) / len(samples)
 
 
-def inference_seconds(potential: Potential, frames: Sequence[Frame]) -> float:
-    """Microseconds per atom of energy and forces, on as many frames as are predicted at once."""
-    chosen, atoms = [], 0
-    for frame in frames:
-        chosen.append(frame)
-        atoms += len(frame.atoms)
-        if atoms >= EVALUATION_ATOMS:
-            break
-    samples = make_samples(chosen, potential.cutoff)
+def inference_seconds(potential: Potential, path: Path) -> float:
+    """Microseconds per atom of energy and forces, on as many frames of a test as are predicted at once."""
+    samples = samples_of(path, potential.cutoff)
+    atoms = np.cumsum(n_atoms(samples))
+    many = min(len(samples), int(np.searchsorted(atoms, EVALUATION_ATOMS)) + 1)
     device = next(potential.parameters()).device
-    return 1e6 * frame_seconds(potential, samples, str(device)) * len(chosen) / atoms
+    return 1e6 * frame_seconds(potential, samples[:many], str(device)) * many / float(atoms[many - 1])
 
 
 def widths(model: Mapping[str, Any], factor: float) -> dict[str, Any]:

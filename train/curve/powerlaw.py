@@ -33,11 +33,11 @@ class Curves:
         return errors
 
     def needed(self, error: float) -> Array:
-        """Size (n,) at which each curve reaches an error; infinite where its floor is above."""
+        """Size (n,) at which each curve reaches an error; infinite where its floor is above, or it does not fall."""
         above = error - self.c
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             log_n = (self.log_a - np.log(above)) / self.b
-            sizes: Array = np.where(above > 0, np.exp(log_n), np.inf)
+            sizes: Array = np.where((above > 0) & ~(self.b <= 0), np.exp(log_n), np.inf)
         return sizes
 
 
@@ -67,7 +67,7 @@ def fit_curves(sizes: Array, logs: Array, bounded: bool = True) -> Curves:
     else:
         start = _descend(start, x, logs, 0.0 if bounded else -np.inf)
     alpha, b, kappa = start.T
-    return Curves(alpha + b * middle, b, np.exp(alpha) * kappa)
+    return Curves(alpha + b * middle, b, np.exp(np.clip(alpha, -700, 700)) * kappa)
 
 
 def _model(theta: Array, x: Array) -> tuple[Array, Array, Array]:

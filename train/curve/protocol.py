@@ -8,7 +8,8 @@ from typing import Any
 
 from train.loop import VALIDATE_STEPS
 
-PLATEAU, PATIENCE = 0.04, 0.16  # parts of the longest converged fit: until the rate is halved, until it ends
+# Parts of the longest converged fit, but some validations at least: until the rate is halved, until it ends.
+PLATEAU, PATIENCE = 0.04, 0.16
 
 
 def length(protocol: str, budget: float, n_batches: int, seconds: tuple[float, float]) -> dict[str, Any]:
@@ -18,12 +19,12 @@ def length(protocol: str, budget: float, n_batches: int, seconds: tuple[float, f
     Early stopping belongs to `converged` alone: a budget is used up.
     """
     if protocol == "converged":
-        epochs = max(1, math.ceil(budget / n_batches))
+        flat, over = (max(part * budget, n * VALIDATE_STEPS) for part, n in ((PLATEAU, 2), (PATIENCE, 8)))
         return {
-            "epochs": epochs,
+            "epochs": max(1, math.ceil(budget / n_batches)),
             "schedule": "plateau",
-            "plateau_patience": max(1, math.ceil(PLATEAU * budget / n_batches)),
-            "patience": max(1, math.ceil(PATIENCE * budget / n_batches)),
+            "plateau_patience": math.ceil(flat / n_batches),
+            "patience": math.ceil(over / n_batches),
         }
     if protocol == "equal-epochs":
         epochs = max(1, round(budget))

@@ -27,6 +27,8 @@ def value(interval: Sequence[float | None], unit: str = "", relative: bool = Fal
 
 def short(x: float) -> str:
     """Three digits that matter, whole numbers from 1000 on; a size beyond all reach as such."""
+    if abs(x) < 1e-6:
+        return "0"
     if abs(x) >= 1e7:
         return f"{x:.0e}"
     return f"{x:,.0f}" if abs(x) >= 1000 else number(float(f"{x:.3g}"))
@@ -59,8 +61,8 @@ def method(found: dict[str, Any]) -> list[str]:
 
 
 def threads(fits: Sequence[dict[str, Any]]) -> str:
-    counts = sorted({fit["threads"] for fit in fits if "threads" in fit})
-    return f"{' or '.join(map(str, counts)) or 1} thread{'s' * (counts != [1])}"
+    counts = sorted({fit["threads"] for fit in fits if "threads" in fit}) or [1]
+    return f"{' or '.join(map(str, counts))} thread{'s' * (counts != [1])}"
 
 
 def capacity(found: dict[str, Any]) -> str:
@@ -185,6 +187,7 @@ def findings(one: dict[str, Any], unit: str) -> list[str]:
     for target in one["targets"]:
         goal = f"{short(target['error'])} {unit}"
         inside = {row["model"]: row["inside"] for row in target["models"]}
+        near = {row["model"]: 1 < row["needed"][0] < REACH * row["last"] for row in target["models"]}
         for row in target["models"]:
             if row["needed"][0] > REACH * row["last"]:
                 lines.append(f"{row['model']} does not come to {goal} within {REACH} times its data.")
@@ -192,8 +195,7 @@ def findings(one: dict[str, Any], unit: str) -> list[str]:
                 lines.append(f"To reach {goal}, {row['model']} needs {value(row['more'])} more calculations.")
         for ratio in target["ratios"]:
             measured = inside[ratio["one"]] and inside[ratio["other"]]
-            near = all(row["needed"][0] < REACH * row["last"] for row in target["models"])
-            if near and not_nan(ratio["ratio"][0]):
+            if near[ratio["one"]] and near[ratio["other"]]:
                 note = "" if measured else " (extrapolated)"
                 lines.append(
                     f"{ratio['other']} needs {value(ratio['ratio'], relative=True)} as many frames as {ratio['one']} "
