@@ -288,8 +288,7 @@ def finish(run: Run, job: Job) -> dict[str, Any]:
         "errors_before": earlier,
         "sessions": sessions(job.directory),
         **parts,
-        "resources": resources(run.seconds, run.step, job.display.atoms_per_step, fit.device)
-        | {"cpu_share": run.cpu_share},
+        "resources": resources(run, job.display.atoms_per_step, fit.device),
     }
     write_text(job.directory / "summary.json", json.dumps(summary, indent=1))
     files = draw(job.directory)

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from train.run import Run
+
 
 def machine() -> str:
     """Cores that this process may use, and the name of the processor."""
@@ -31,8 +33,9 @@ def peak_memory() -> float | None:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
-def resources(seconds: float, steps: int, atoms_per_step: float, device: str) -> dict[str, Any]:
+def resources(run: Run, atoms_per_step: float, device: str) -> dict[str, Any]:
     """What the training took, for summary.json; seconds include validation."""
+    seconds, steps = run.seconds, run.step
     rate = steps / seconds if seconds > 0 else None
     on_gpu = torch.device(device).type == "cuda"
     return {
@@ -43,4 +46,5 @@ def resources(seconds: float, steps: int, atoms_per_step: float, device: str) ->
         "device_memory_mib": torch.cuda.max_memory_allocated(device) / 2**20 if on_gpu else None,
         "machine": f"{torch.cuda.get_device_name(device)}; {machine()}" if on_gpu else machine(),
         "threads": torch.get_num_threads(),
+        "cpu_share": run.cpu_share,
     }

@@ -142,6 +142,8 @@ def configuration(args: argparse.Namespace) -> Config:
         raise ValueError(
             "a study has no files for validation, replay or isolated atoms; put frames into the pool"
         )
+    if config.targets:
+        raise ValueError("learning curves are of energy, forces and stress; leave out [targets]")
     if not data.train:
         raise ValueError("no pool; give files, for example: potential-curve train.xyz --test test.xyz")
     return config

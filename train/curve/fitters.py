@@ -20,7 +20,8 @@ from train.config import Data
 from train.curve.frames import Sums, sums
 from train.curve.study import Job, Study
 from train.data.dataset import Frame
-from train.sets import keys, read_files
+from train.data.keys import keys
+from train.sets import read_files
 from train.statistics import fit_e0
 
 

@@ -23,12 +23,13 @@ from train.config import Config, Data
 from train.curve.contestants import Contestant
 from train.curve.protocol import ended, length
 from train.curve.study import Job, Study
+from train.data.keys import keys
 from train.evaluate import EVALUATION_ATOMS, Predictions, evaluate
 from train.fit import fit, prepare_job
 from train.parallel import Ranks
 from train.plan import choose_fit
 from train.run import start
-from train.sets import keys, read_files, read_sets
+from train.sets import read_files, read_sets
 from train.step import train_step
 from train.stream import make_samples, n_atoms
 from train.toml import update
