@@ -5,9 +5,11 @@ Whole networks beside other packages: bench/networks/check.py, which needs these
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,7 @@ from e3nn import nn, o3
 from torch import Tensor
 
 from potential.graph import collate, from_atoms
-from potential.model import settings
+from potential.model import Statistics, build, presets, settings
 from potential.networks import NETWORKS
 from potential.networks.allegro import PairProduct
 from potential.networks.dials import sizes
@@ -42,6 +44,11 @@ from potential.networks.tensor_product import (
     natural,
 )
 from potential.radial import envelope
+from train.batches import prepare
+from train.config import Fit
+from train.data.dataset import Frame
+from train.run import load_state, save_state, start
+from train.step import train_step
 
 WITH_HIGHER = [{"network": n, "lmax_out": 2} for n in ("allegro", "mace", "nequip")]
 VARIANTS = [{"network": name} for name in NETWORKS] + [*WITH_HIGHER, {"network": "l1net", "lmax_out": 1}]
@@ -393,3 +400,25 @@ def test_radial_basis_is_orthogonal_and_fades() -> None:
     gram = (basis * r.square().unsqueeze(1)).T @ basis * (3.0 / 20_000)
     torch.testing.assert_close(gram, torch.eye(4).double() * 3.0**3 / 8, rtol=0, atol=1e-3)
     assert radial_basis(torch.tensor([3.0, 5.0]).double(), 4, 3.0).abs().max() == 0
+
+
+# --- training -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_training_goes_on_as_if_it_had_not_stopped(name: str, tmp_path: Path) -> None:
+    """Steps lower the loss and, saved and loaded between, end in the same bits."""
+    frames = [Frame(ethanol(k), None, random(9, 3, seed=k).numpy() * 0.1, None, "", k) for k in range(3)]
+    samples, fit = prepare(frames, 3.0), Fit(clip=1.0)
+    config = {"network": name, **presets(name)["tiny"], "cutoff": 3.0}
+    fresh = build(config, Statistics(("H", "C", "O"), (0.0, 0.0, 0.0), 1.0, 5.0), seed=1)
+    with torch.enable_grad():
+        one, other = start(copy.deepcopy(fresh), fit), start(copy.deepcopy(fresh), fit)
+        losses = [train_step(one, samples, fit, 1e-3) for _ in range(12)]
+        save_state(one, tmp_path / "state")
+        load_state(other, tmp_path / "state")
+        for run in (one, other):
+            train_step(run, samples, fit, 1e-3)
+    assert losses[-1] < losses[0]
+    for a, b in zip(one.potential.parameters(), other.potential.parameters(), strict=True):
+        assert torch.equal(a, b)

@@ -27,6 +27,8 @@ from potential.analysis.split import PARTS
 from potential.analysis.systems import build_system, elements_of, relabel, standard
 from potential.analysis.worker import dynamics, structures_of, together
 from potential.graph import from_atoms
+from potential.model import configuration
+from train.contestant import factory
 
 ROOT = Path(__file__).parents[1]
 EMT = "ase.calculators.emt:EMT"
@@ -353,3 +355,13 @@ print(sorted({"torch", "ase", "numpy", "matplotlib", "e3nn"} & set(sys.modules))
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_presets_of_other_networks() -> None:
+    for preset, network in (("tiny", "equivariant"), ("painn-tiny", "painn"), ("mace-tiny", "mace")):
+        calculator = factory(["Si"], "float32", 4.0, preset=preset)
+        assert configuration(calculator.potential)["network"] == network
+        assert calculator.potential.cutoff == 4.0
+    for preset, said in (("pain-tiny", "did you mean 'painn'"), ("painn-tinny", "did you mean 'tiny'")):
+        with pytest.raises(ValueError, match=said):
+            factory(["Si"], "float32", 4.0, preset=preset)

@@ -16,7 +16,7 @@ into each MLP, elements by a product). What differs: scalars are summed over the
 from the sum by this package's head; in the paper each pair has an energy.
 
 Checked beside nequip-allegro 0.8.3 with the same weights and z, float64: scalars after three layers and their gradients
-by the edge vectors agree to 4e-15 of the largest (bench/networks/check.py).
+by the edge vectors agree to 6e-15 of the largest (bench/networks/check.py).
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ Source: Thomas et al., Tensor field networks, arXiv:1802.08219 (2018), restricte
 in Batzner et al., Nature Communications 13, 2453 (2022).
 
 Checked beside the same convolutions made by e3nn 0.6.0's TensorProduct, float64: scalars, vectors and their gradients
-by the edge vectors agree to 1e-15 of the largest (bench/networks/check.py).
+by the edge vectors agree to 2e-15 of the largest (bench/networks/check.py).
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ that of this package, whose second derivative vanishes at the cutoff too (there:
 root of the mean number of neighbors; the energy is read by this package's head.
 
 Checked beside schnetpack 2.1.1 with the same weights, float64: scalars, vectors and their gradients by the edge vectors
-agree to 2e-15 of the largest (bench/networks/check.py).
+agree to 5e-15 of the largest (bench/networks/check.py).
 """
 
 from __future__ import annotations
