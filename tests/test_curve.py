@@ -18,11 +18,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from train.curve import fitters
+from train.curve import fitters, words
 from train.curve.cli import main
 from train.curve.contestants import contestants
 from train.curve.engine import Where, run
 from train.curve.frames import collect, errors_of, sums
+from train.curve.fronts import points
 from train.curve.ledger import Ledger, append, lines, locked
 from train.curve.match import matched
 from train.curve.prepare import resolved, subset
@@ -272,7 +273,7 @@ TOY = """
 import sys, time
 from pathlib import Path
 import numpy as np
-from train.curve import fitters
+from train.curve import fitters, words
 from train.curve.engine import Where, run
 from train.curve.study import read_study
 
@@ -401,3 +402,43 @@ def test_networks_killed_in_a_fit_end_with_the_same_errors(pool: Path, tmp_path:
     assert outcome(killed) == outcome(tmp_path / "whole")
     begun = [line for line in lines(killed / "attempts.jsonl") if "failed" not in line]
     assert len(begun) >= 2
+
+
+# --- what is said -------------------------------------------------------------------------------------------
+
+
+def test_front_is_what_nothing_beats() -> None:
+    models = {"a": {"sizes": [10, 20], "errors": [[5.0], [3.0]]}, "b": {"sizes": [10], "errors": [[4.0]]}}
+    fits = [{"model": "a", "size": 10, "cpu_seconds": 1.0, "us_per_atom": 2.0}]
+    fits += [{"model": "a", "size": 20, "cpu_seconds": 3.0, "us_per_atom": 4.0}]
+    fits += [{"model": "b", "size": 10, "cpu_seconds": 4.0, "us_per_atom": 1.0}]
+    found = {"tests": {"t": {"forces": {"models": models}}}, "fits": fits, "study": {"sizes": [10, 20]}}
+    training = {(p.model, p.size): p.best for p in points(found, "t", "forces", "cpu_seconds")}
+    assert training == {("a", 10): True, ("a", 20): True, ("b", 10): False}
+    use = {(p.model, p.size): p.time for p in points(found, "t", "forces", "us_per_atom")}
+    assert use == {("a", 10): 3.0, ("a", 20): 3.0, ("b", 10): 1.0}
+
+
+def test_numbers_are_said_with_their_bounds() -> None:
+    assert words.value([3.14, 2.6, 3.9], relative=True) == "3.14x [2.6, 3.9]"
+    assert words.value([12.0, 3.0, np.inf], "meV/Å") == "12 meV/Å [3, no bound]"
+    assert words.value([5.0, np.nan, np.nan]) == "5 [interval not known]"
+    assert words.value([np.inf, np.inf, np.inf]) == "never"
+
+
+def test_what_no_curve_reaches_is_not_put_into_numbers() -> None:
+    needs = {"a": 50.0, "b": 300.0, "c": 1e9, "d": 1e9}
+    rows = [
+        {"model": m, "needed": [n, 1.0, np.inf], "more": [max(0.0, n - 100), 0.0, np.inf]}
+        for m, n in needs.items()
+    ]
+    for row in rows:
+        row |= {"first": 25.0, "last": 100.0, "inside": row["model"] == "a", "falls": row["model"] != "d"}
+    ratios = [{"one": "a", "other": m, "ratio": [6.0, 2.0, 9.0]} for m in "bc"]
+    said = words.findings({"targets": [{"error": 20.0, "models": rows, "ratios": ratios}]}, "meV/Å")
+    assert said == [
+        "To reach 20 meV/Å, b needs 200 [0, no bound] more calculations.",
+        "c does not come to 20 meV/Å within 1000 times its data.",
+        "The error of d does not fall with N: 20 meV/Å cannot be forecast.",
+        "b needs 6x [2, 9] as many frames as a for 20 meV/Å (extrapolated).",
+    ]

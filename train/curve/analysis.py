@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from train.curve.intervals import Interval, holm, interval, two_sided
-from train.curve.powerlaw import FLOOR_SIZES, Array, Curves, fit_curves
+from train.curve.powerlaw import FLOOR_SIZES, SLOPES, Array, Curves, fit_curves
 from train.curve.resample import Errors, Resampled, resample
 
 RESAMPLES = 4000
@@ -138,6 +138,8 @@ def of_target(models: dict[str, Fitted], goal: float) -> dict[str, Any]:
             {
                 "model": name,
                 "needed": total,
+                "falls": bool(one.best.b[0] > SLOPES[0]),
+                "first": float(one.data.sizes[0]),
                 "last": one.last,
                 "more": [max(0.0, value - one.last) for value in total],
                 "inside": bool(one.data.sizes[0] <= estimate <= one.last),

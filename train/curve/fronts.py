@@ -13,6 +13,7 @@ TIMES = {
     "cpu_seconds": "CPU seconds of a training",
     "us_per_atom": "µs per atom for energy and forces",
 }
+BY_SIZE = ("cpu_seconds",)  # the others depend on the model only
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ def points(found: dict[str, Any], test: str, quantity: str, time: str) -> list[P
     known: dict[tuple[str, int], list[float]] = {}
     for fit in found["fits"]:
         if fit.get(time):
-            known.setdefault((fit["model"], fit["size"]), []).append(fit[time])
+            for size in [fit["size"]] if time in BY_SIZE else found["study"]["sizes"]:
+                known.setdefault((fit["model"], size), []).append(fit[time])
     rows = []
     for name, model in models.items():
         for size, error in zip(model["sizes"], model["errors"], strict=True):

@@ -67,7 +67,7 @@ def curves(found: dict[str, Any], charts: dict[str, Chart]) -> str:
             identity = f"curve-{len(charts)}"
             charts[identity] = curve_chart(found, test, quantity)
             unit = QUANTITIES[quantity]
-            parts.append(figure(identity, f"{test}: {quantity} {measure}, {one['frames']} frames"))
+            parts.append(figure(identity, f"{test}: {quantity} {measure}, {words.frames_text(found, one)}"))
             parts.append(parameters(found, one, unit))
     return "\n".join(parts)
 

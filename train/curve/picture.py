@@ -105,7 +105,12 @@ def size_range(sizes: Sequence[int]) -> tuple[float, float]:
 def ticks_of(ends: tuple[float, float], sizes: Sequence[int] = ()) -> list[float]:
     """Ticks of a logarithmic axis: the sizes, with room for each, or round numbers."""
     if not sizes:
-        return [tick for tick in log_ticks(list(ends)) if ends[0] <= tick <= ends[1]]
+        powers = range(int(np.floor(np.log10(ends[0]))), int(np.ceil(np.log10(ends[1]))) + 1)
+        fine = [digit * 10.0**power for power in powers for digit in (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8)]
+        few, many = (
+            [tick for tick in ticks if ends[0] <= tick <= ends[1]] for ticks in (log_ticks(list(ends)), fine)
+        )
+        return few if len(few) > 2 else many
     kept: list[float] = []
     for size in sorted(set(sizes), reverse=True):
         if not kept or kept[-1] > size * (ends[1] / ends[0]) ** 0.1:

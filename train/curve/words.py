@@ -11,7 +11,10 @@ from train.curve.study import PROTOCOLS
 from train.report.markup import number
 
 FEW_FREEDOM, FEW_FRAMES = 4, 50
-REACH = 1000  # times its data: what a curve says beyond that is nothing
+REACH, BELOW = (
+    1000,
+    10,
+)  # times its data, and parts of its smallest set: what a curve says beyond that is nothing
 
 
 def value(interval: Sequence[float | None], unit: str = "", relative: bool = False) -> str:
@@ -148,6 +151,11 @@ def limits(found: dict[str, Any]) -> list[str]:
         "Beyond the largest size curves are extrapolated: that errors go on falling like a power law is an assumption; "
         "how it did on hidden sizes is said below.",
     ]
+    if fixed["protocol"] != "converged":
+        lines.append(
+            "Fits of a fixed budget may end before they have learned what there is in their frames: where curves "
+            "flatten, it may be the budget that ends, and not the data that do not help. --protocol converged tells."
+        )
     if 2 * largest > pool:
         lines.append(
             f"Subsets of more than half of the pool ({pool} frames) overlap: at these sizes the spread between draws "
@@ -158,7 +166,9 @@ def limits(found: dict[str, Any]) -> list[str]:
     frames = {test: next(iter(of.values()))["frames"] for test, of in found["tests"].items()}
     few = [f"{test} ({n})" for test, n in frames.items() if n < FEW_FRAMES]
     if few:
-        lines.append(f"Few test frames: {', '.join(few)}. Their intervals may be too narrow.")
+        lines.append(
+            f"Few test frames, or blocks of them: {', '.join(few)}. Their intervals may be too narrow."
+        )
     if fixed["match"] == "none" and len(found["study"]["models"]) > 1:
         lines.append(
             "Sizes of the models differ: a difference may be one of capacity. --match makes them equal."
@@ -170,6 +180,12 @@ def limits(found: dict[str, Any]) -> list[str]:
             f"{len(found['failed'])} fits failed and are missing; if bad luck chose them, the rest looks too good."
         )
     return lines
+
+
+def frames_text(found: dict[str, Any], one: dict[str, Any]) -> str:
+    """`650 frames`, or in which blocks they were resampled."""
+    block = found["block"]
+    return f"{one['frames']} frames" if block == 1 else f"{one['frames']} blocks of {block} test frames"
 
 
 def checks(one: dict[str, Any]) -> str:
@@ -187,9 +203,14 @@ def findings(one: dict[str, Any], unit: str) -> list[str]:
     for target in one["targets"]:
         goal = f"{short(target['error'])} {unit}"
         inside = {row["model"]: row["inside"] for row in target["models"]}
-        near = {row["model"]: 1 < row["needed"][0] < REACH * row["last"] for row in target["models"]}
+        near = {
+            row["model"]: row["first"] / BELOW < row["needed"][0] < REACH * row["last"]
+            for row in target["models"]
+        }
         for row in target["models"]:
-            if row["needed"][0] > REACH * row["last"]:
+            if not row["falls"]:
+                lines.append(f"The error of {row['model']} does not fall with N: {goal} cannot be forecast.")
+            elif row["needed"][0] > REACH * row["last"]:
                 lines.append(f"{row['model']} does not come to {goal} within {REACH} times its data.")
             elif row["more"][0]:
                 lines.append(f"To reach {goal}, {row['model']} needs {value(row['more'])} more calculations.")
@@ -210,7 +231,7 @@ def summary(found: dict[str, Any]) -> list[str]:
     for test, quantities in found["tests"].items():
         for quantity, one in quantities.items():
             unit = QUANTITIES[quantity]
-            lines.append(f"{test}, {quantity} {found['measure'].upper()} ({unit}), {one['frames']} frames")
+            lines.append(f"{test}, {quantity} {found['measure'].upper()} ({unit}), {frames_text(found, one)}")
             for name, model in one["models"].items():
                 cells = [f"{n}: {value(e)}" for n, e in zip(model["sizes"], model["errors"], strict=True)]
                 slope = f"   slope {value(model['b'])}" if "b" in model else ""
