@@ -11,12 +11,14 @@ n_atoms, Z, R (Å, of all molecules one after the other) and InternalEnergy_0K_a
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import lzma
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -40,9 +42,11 @@ from train.step import train_step
 from train.stream import feeding
 
 RESULTS = ROOT / "docs" / "results" / "pipeline.json"
-PARTS = ("overhead", "storage", "qm9_graphs", "text_prepare", "qm9_prepare", "qm9_stream", "million_prepare",
-         "million_stream")  # fmt: skip
+PARTS = ("overhead", "storage", "qm9_graphs", "text_prepare", "qm9_prepare", "qm9_stream", "qm9_epoch",
+         "million_prepare", "million_stream", "million_text")  # fmt: skip
 TEXT_FRAMES = 20_000
+EPOCH_DIALS = {"channels": 4, "message_channels": 4, "vector_channels": 2, "lmax": 1, "correlation": 2}
+EPOCH_BATCH = 16
 PLACES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of an epoch
 
 
@@ -117,9 +121,11 @@ def watched(*arguments: str) -> dict[str, Any]:
     return {**found, "wall_seconds": round(time.monotonic() - begun, 1), "peak_GiB": round(peak, 3)}
 
 
-def make_job(path: Path, **fit: Any) -> Job:
+def make_job(path: Path, model: Mapping[str, Any] | None = None, **fit: Any) -> Job:
     """A run on a prepared set at preset small, made ready."""
-    config = Config(data=Data(train=(str(path),)), model={"preset": "small"}, fit=Fit(epochs=1, **fit))
+    config = Config(
+        data=Data(train=(str(path),)), model=model or {"preset": "small"}, fit=Fit(epochs=1, **fit)
+    )
     return prepare_job(config, Path("unused"), Ranks())
 
 
@@ -248,11 +254,12 @@ def stage_prepare_million(work: Path, n: int) -> dict[str, Any]:
     return _prepared(path, seconds)
 
 
-def stage_prepare_text(work: Path) -> dict[str, Any]:
-    path, text = work / "text.h5", work / "text.xyz"
+def stage_prepare_text(text: Path) -> dict[str, Any]:
+    path = text.with_suffix(".h5")
     path.unlink(missing_ok=True)
     seconds = cpu(lambda: prepare_files([str(text)], path, Keys(), tell=lambda _: None))
-    return {**_prepared(path, seconds), "text_bytes_per_frame": text.stat().st_size / TEXT_FRAMES}
+    found = _prepared(path, seconds)
+    return {**found, "text_bytes_per_frame": text.stat().st_size / found["frames"]}
 
 
 def _prepared(path: Path, seconds: float) -> dict[str, Any]:
@@ -304,11 +311,56 @@ def stage_stream(path: Path, steps: int) -> dict[str, Any]:
     }
 
 
+def stage_epoch(path: Path, most: int) -> dict[str, Any]:
+    """Every batch of one epoch (at most `most` of them) by a network so small that reading counts: CPU ms an atom of
+    step and waiting for its samples, and memory of the process tree, in each tenth of it. Steps of a new run on one
+    batch, timed at the same moments, tell a slower machine from a slower run."""
+    begun = time.process_time()
+    job = make_job(path, EPOCH_DIALS, workers=1, batch_size=EPOCH_BATCH)
+    fit, ready = job.config.fit, time.process_time() - begun
+    run = start(job.potential, fit)
+    batches = epoch_batches(np.ones(len(job.task.train)), fit, 0)[:most]
+    fixed = [job.task.train[int(k)] for k in batches[0]]
+    times, atoms, memory, reference = [], [], [], []
+    with feeding(job.task.train, 1) as fetch:
+        before = time.process_time()
+        for k, samples in enumerate(fetch(batches)):
+            train_step(run, samples, fit, 0.1)
+            now = time.process_time()
+            times.append(now - before)
+            atoms.append(sum(len(s.graph.positions) for s in samples))
+            if k % max(1, len(batches) // 10) == 0:
+                fresh = start(copy.deepcopy(job.potential), fit)
+                reference.append(cpu(lambda: train_step(fresh, fixed, fit, 0.1), 40))  # noqa: B023
+            if k % max(1, len(batches) // 100) == 0:
+                memory.append(tree_memory(os.getpid()))
+            before = time.process_time()
+    per_atom = 1e3 * np.array(times) / np.array(atoms)
+    return {
+        "start_up_cpu_seconds": ready,
+        "epoch_cpu_seconds": sum(times),
+        "batches": len(batches),
+        "of_batches": len(epoch_batches(np.ones(len(job.task.train)), fit, 0)),
+        "batch_size": fit.batch_size,
+        "atoms": sum(atoms),
+        "parameters": sum(p.numel() for p in job.potential.parameters()),
+        "first_and_last_100_ms_per_atom": [
+            float(np.median(part)) for part in (per_atom[:100], per_atom[-100:])
+        ],
+        "tenths_ms_per_atom": [float(np.median(part)) for part in np.array_split(per_atom, 10)],
+        "tenths_reference_ms": [1e3 * one for one in reference[:10]],
+        "tenths_GiB": [round(float(max(part)), 3) for part in np.array_split(memory, 10)],
+    }
+
+
 def measure(part: str, work: Path, args: argparse.Namespace) -> dict[str, Any]:
     options = ["--work", str(work), "--qm9", str(args.qm9), "--steps", str(args.steps)]
     options += ["--million", str(args.million)]
+    options += ["--batches", str(args.batches)]
     if part == "text_prepare":
         synthetic_text(work / "text.xyz", TEXT_FRAMES)
+    if part == "million_text":
+        synthetic_text(work / "million-text.xyz", args.million)
     if part not in ("overhead", "storage", "qm9_graphs"):
         return watched(*options, "--stage", part)
     table = {"overhead": overhead, "storage": storage, "qm9_graphs": qm9_graphs}
@@ -320,6 +372,7 @@ def main() -> None:
     p.add_argument("--qm9", type=Path, required=True, metavar="NPZ")
     p.add_argument("--million", type=int, default=1_000_000, metavar="N", help="frames of the synthetic set")
     p.add_argument("--steps", type=int, default=60, help="at each place of the epoch")
+    p.add_argument("--batches", type=int, default=10**9, help="at most, of the epoch of qm9_epoch")
     p.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     p.add_argument("--work", type=Path, default=ROOT / "runs" / "bench-pipeline", metavar="DIR")
     p.add_argument("--stage", choices=PARTS, help=argparse.SUPPRESS)
@@ -328,7 +381,9 @@ def main() -> None:
     if args.stage:
         stages: dict[str, Callable[[], dict[str, Any]]] = {
             "qm9_prepare": lambda: stage_prepare_qm9(args.work, args.qm9),
-            "text_prepare": lambda: stage_prepare_text(args.work),
+            "text_prepare": lambda: stage_prepare_text(args.work / "text.xyz"),
+            "million_text": lambda: stage_prepare_text(args.work / "million-text.xyz"),
+            "qm9_epoch": lambda: stage_epoch(args.work / "qm9.h5", args.batches),
             "million_prepare": lambda: stage_prepare_million(args.work, args.million),
             "qm9_stream": lambda: stage_stream(args.work / "qm9.h5", args.steps),
             "million_stream": lambda: stage_stream(args.work / "million.h5", args.steps),

@@ -6,13 +6,15 @@ import csv
 import io
 import lzma
 import math
-from contextlib import nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import pytest
 import torch
 from ase.io import read, write
 
+from train.batches import Sample
 from train.budget import Cost, advice, budget_text
 from train.cli import main
 from train.config import PRESETS, Fit
@@ -20,7 +22,9 @@ from train.find_lr import RangeTest
 from train.loop import Task
 from train.parallel import Ranks
 from train.precision import tf32
+from train.prepared.cli import main as prepare
 from train.schedule import make_plan
+from train.stream import Fetch, feeding
 
 DATA = Path(__file__).parents[1] / "data"
 QUICK = ["--preset", "tiny", "--set", "model.channels=8", "--set", "fit.batch_size=4"]
@@ -125,6 +129,32 @@ def test_workers_without_anything_to_read_are_mentioned(
 ) -> None:
     assert main(["train.xyz", "--dry-run", "--workers", "2", *QUICK]) == 0
     assert "workers = 2 changes nothing" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("cores", "words"), [(2, "workers 1: reads the"), (1, "workers 0: no core is left")])
+def test_a_prepared_set_is_read_by_another_process_where_a_core_is_left(
+    cores: int, words: str, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("train.stream.cores", lambda: cores)
+    asked: list[int] = []
+
+    def counted(samples: Sequence[Sample], workers: int) -> AbstractContextManager[Fetch]:
+        asked.append(workers)
+        return feeding(samples, workers)
+
+    monkeypatch.setattr("train.loop.feeding", counted)
+    assert prepare(["train.xyz", "--output", "set.h5"]) == 0
+    run = ["set.h5", "--epochs", "1", *QUICK]
+    assert main([*run, "--output", "run"]) == 0
+    assert words in capsys.readouterr().out
+    assert main([*run, "--workers", str(2 - cores), "--output", "other"]) == 0
+    assert asked == [cores - 1, 2 - cores]
+    rows = [
+        [r[k] for k in ("step", "loss", "valid_forces_rmse")]
+        for n in ("run", "other")
+        for r in table(f"{n}/metrics.csv")
+    ]
+    assert rows[0] == rows[1]
 
 
 def test_tf32_is_put_back() -> None:

@@ -208,6 +208,8 @@ def test_command(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert torch.equal(old["network.layers.1.skip.0"], new["network.layers.1.skip.0"])
     assert not torch.equal(old["head.linear"], new["head.linear"])
     summary = json.loads((folder / "four/summary.json").read_text())
+    assert summary["no_errors_before"].startswith("no errors before on train (holds N), valid (holds N): ")
+    assert summary["no_errors_before"] in text
     assert summary["e0_sources"]["N"] == "least squares"
     assert set(summary["errors"]) == {"train", "valid", "test"}
     assert set(summary["errors_before"]) >= {"test"}
@@ -229,6 +231,7 @@ def test_command(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["--set", "model.chanels=12"], ["'chanels'", "did you mean 'channels'"]),
         (["--set", "fit.freeze=layer.0"], ["'layer.0'", "did you mean 'layers.0'"]),
         (["--set", "fit.refit_e0=sometimes"], ["refit_e0", "auto"]),
+        (["--from", "."], [". is a directory", "--from model.safetensors"]),
         (["--from", "none.safetensors"], ["none.safetensors", "no such file"]),
         (["--replay", "new.xyz"], ["new.xyz, frame 1: holds N", "H, C, O", "--replay is for"]),
         (["--from", "", "--replay", "new.xyz"], ["need a model to start from", "--from"]),
@@ -292,11 +295,28 @@ def test_errors_before_are_those_on_the_labels_that_were_read(job: Callable[[], 
     """12 old frames without an error and 12 new ones that are 3 eV/atom off."""
     made = job()
     assert made.before is not None
-    table = errors_before(made.before, made.sets.frames, made.original, Ranks())
-    rows = [f for name in ("train", "valid") for f in made.sets.frames[name] if f.source == "old.xyz"]
+    table, without = errors_before(made.before, made.sets.frames, made.original, Ranks())
+    assert without == ""
+    rows = [f for frames in made.sets.frames.values() for f in frames if f.source == "old.xyz"]
     assert len(rows) == 12
     assert max(abs(made.e0.e0[s] - e) for s, e in zip("HCO", E0, strict=True)) > 1
     assert table["train"]["energy_rmse"] == pytest.approx(3000 / np.sqrt(2), rel=1e-3)
+    assert table["replay"]["energy_rmse"] == pytest.approx(0, abs=1e-2)
+
+
+def test_given_validation_files_stay_as_they_are(job: Callable[[], Job]) -> None:
+    """Old frames train; some of them are a set of their own, whose energies move along with E0."""
+    made = job()
+    assert [f.source for f in made.sets.frames["valid"]] == ["new2.xyz"] * 6
+    assert {f.source for f in made.sets.frames["train"]} == {"new.xyz", "old.xyz"}
+    kept_out = made.sets.frames["replay"]
+    assert [f.source for f in kept_out] == ["old.xyz"] * 6
+    assert not {f.index for f in kept_out} & {
+        f.index for f in made.sets.frames["train"] if f.source == "old.xyz"
+    }
+    for moved, original in zip(made.samples["replay"], made.original["replay"], strict=True):
+        assert float(moved.target.energy - original.target.energy) > 1
+    assert any("6 of them kept out as the set replay" in text for text in made.why)
 
 
 def test_a_run_is_known_by_the_energies_that_were_read(

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import re
 import shutil
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -22,11 +25,14 @@ import train.doctor.cli
 import train.fit
 from potential import Statistics, build, load, save
 from train.cli import main
+from train.columns import kinds, places, prints, suspicious, trajectories
 from train.config import Fit
 from train.data.dataset import Found, read
 from train.data.hdf5 import write_hdf5
 from train.doctor.checks import GAPS
 from train.doctor.inspection import inspect, require_clean
+from train.prepared.cli import main as prepare
+from train.prepared.read import found_in, is_prepared, open_prepared
 from train.run import load_state, save_state, start
 
 WATER = np.array([[0.0, 0.0, 0.117], [0.0, 0.757, -0.471], [0.0, -0.757, -0.471]])
@@ -269,7 +275,7 @@ def test_cut_within_the_last_number_of_a_small_frame(folder: Path) -> None:
         read(folder / "fuzz.xyz")
 
 
-# --- HDF5 and checkpoints -----------------------------------------------------------------------------------
+# --- HDF5 -----------------------------------------------------------------------------------------------
 
 
 @st.composite
@@ -307,6 +313,207 @@ def test_hdf5(folder: Path, data: st.DataObject) -> None:
     path.write_bytes(data.draw(damaged_bytes((folder / "sound.h5").read_bytes())))
     with pytest.raises(ValueError, match=r"fuzz\.h5: .*; "):
         read(path)
+
+
+@pytest.fixture(scope="module")
+def prepared(folder: Path) -> Path:
+    assert (
+        prepare([str(folder / "sound.xyz"), "--output", str(folder / "sound-set.h5"), "--cutoff", "3"]) == 0
+    )
+    return folder / "sound-set.h5"
+
+
+def everything(path: Path) -> list[tuple[Any, ...]]:
+    """All that training reads of a prepared set, to the last bit."""
+    if not is_prepared(path):
+        frames: Any = read(path)[0]
+    else:
+        frames = open_prepared(str(path))
+        for column in (suspicious, trajectories, prints, places, kinds, found_in):
+            column(frames)
+        frames.n_edges(3.0)
+    return [
+        (
+            repr(
+                (
+                    f.config_type,
+                    f.weights,
+                    f.energy,
+                    f.atoms.info,
+                    f.atoms.pbc.tolist(),
+                    f.atoms.numbers.tolist(),
+                )
+            ),
+            *(x if x is None else np.asarray(x).tobytes() for x in (f.forces, f.stress, f.atoms.cell.array)),
+            f.atoms.positions.tobytes(),
+        )
+        for f in frames
+    ]
+
+
+@given(st.data())
+@settings(quiet, max_examples=300)
+def test_prepared_set(prepared: Path, data: st.DataObject) -> None:
+    """Refused, or read as it was: HDF5 has checksums, and what has none is not read."""
+    path = prepared.with_name("fuzz-set.h5")
+    path.write_bytes(data.draw(damaged_bytes(prepared.read_bytes())))
+    got = unless_refused(everything, path)
+    assert got is None or got == everything(prepared)
+
+
+def test_texts_that_have_no_checksum_are_not_read(prepared: Path) -> None:
+    """Of variable length they lie in a heap; with zeros in the wrong place the HDF5 library never comes back."""
+    path = prepared.with_name("fuzz-set.h5")
+    shutil.copy(prepared, path)
+    with h5py.File(path, "r+") as file:
+        file.attrs["format"] = str(file.attrs["format"].decode())
+    assert not is_prepared(path)
+    with pytest.raises(ValueError, match="not a prepared set of this version"):
+        open_prepared(str(path))
+
+
+numbers = st.sampled_from([np.nan, np.inf, -1, 0, 1, 3, 7, 200, 2**31 - 1, -(2**31), 1e300])
+
+
+@given(st.data())
+@settings(quiet, max_examples=150)
+def test_prepared_set_with_checksums_of_its_own(prepared: Path, data: st.DataObject) -> None:
+    """Edited by a program, not damaged: refused, or frames that are finite and of the elements of the tables."""
+    path, draw = prepared.with_name("fuzz-set.h5"), data.draw
+    shutil.copy(prepared, path)
+    with h5py.File(path, "r+") as file:
+        name = draw(st.sampled_from([*file, "tables", "tables"]))
+        values, how = file[name][()], draw(st.sampled_from(["entry", "entry", "size", "remove", "type"]))
+        if name == "tables":
+            tables = {"tables": json.loads(values.tobytes())}
+            changed(draw, tables)
+            text = json.dumps(tables.get("tables", draw(junk)))
+            del file[name]
+            file[name] = np.frombuffer(text.encode(), dtype=np.uint8)
+        elif how == "entry":
+            with np.errstate(all="ignore"), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                values.reshape(-1)[draw(st.integers(0, values.size - 1))] = np.array(draw(numbers)).astype(
+                    values.dtype
+                )
+            file[name][...] = values
+        else:
+            del file[name]
+            if how == "size":
+                file[name] = values[: draw(st.integers(0, len(values)))].repeat(
+                    draw(st.integers(1, 2)), axis=0
+                )
+            elif how == "type":
+                file[name] = values.astype(draw(st.sampled_from(["float32", "int16", "S3"])))
+    if unless_refused(everything, path) is None:
+        return
+    frames, sound = open_prepared(str(path)), open_prepared(str(prepared))
+    assert len(frames) == len(sound) or name == "n_atoms"
+    for frame in frames:
+        values = [
+            x for x in (frame.energy, frame.forces, frame.stress, frame.atoms.positions) if x is not None
+        ]
+        assert all(np.isfinite(x).all() for x in values)
+        assert set(frame.atoms.symbols) in map(set, frames.store.tables["element_sets"])
+
+
+# --- npz ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def arrays() -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    moved = WATER + rng.normal(size=(4, 3, 3)) * 0.02
+    energy = -2080 + rng.normal(size=4) * 0.01
+    return {"z": np.array([8, 1, 1]), "R": moved, "E": energy, "F": (WATER - moved) * 20, "e_unit": np.array("eV"),
+            "r_unit": np.array("Ang"), "config_type": np.array(["md", "md", "x", "x"])}  # fmt: skip
+
+
+def check_npz(path: Path, wanted: dict[str, Any]) -> bool:
+    """Refused, told, or exactly what the arrays are; True if read."""
+    got = unless_refused(read, path)
+    report = unless_refused(lambda _: inspect(*got), path) if got else None
+    if not got or not report or report.problems:
+        return False
+    for k, frame in enumerate(got[0]):
+        for name, value in (("E", frame.energy), ("F", frame.forces), ("R", frame.atoms.positions)):
+            if value is None:
+                assert re.search({"E": "energy", "F": "forces"}[name] + r" +0/\d+, not found", report.text)
+            else:
+                np.testing.assert_array_equal(
+                    value, np.asarray(wanted[name], dtype=np.float64)[k].reshape(np.shape(value))
+                )
+                assert np.isfinite(value).all()
+        assert frame.atoms.numbers.tolist() == wanted["z"].tolist()
+    return True
+
+
+@given(st.data())
+@settings(quiet, max_examples=300)
+def test_npz(folder: Path, arrays: dict[str, Any], data: st.DataObject) -> None:
+    path, packed = folder / "fuzz.npz", io.BytesIO()
+    data.draw(st.sampled_from([np.savez, np.savez_compressed]))(packed, **arrays)
+    path.write_bytes(packed.getvalue())
+    assert check_npz(path, arrays)
+    path.write_bytes(data.draw(damaged_bytes(packed.getvalue())))
+    check_npz(path, arrays)
+
+
+@given(st.data())
+@settings(quiet, max_examples=200)
+def test_npz_with_checksums_of_its_own(folder: Path, arrays: dict[str, Any], data: st.DataObject) -> None:
+    """Arrays of other names, types, shapes and values."""
+    path, draw, content = folder / "fuzz.npz", data.draw, {k: v.copy() for k, v in arrays.items()}
+    for _ in range(draw(st.integers(1, 2))):
+        name = draw(st.sampled_from(sorted(content)))
+        values = content[name]
+        how = draw(st.sampled_from(["entry", "entry", "rename", "remove", "type", "shape", "cut", "text"]))
+        if how == "entry" and values.dtype.kind in "if" and values.size:
+            with np.errstate(all="ignore"), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                values.reshape(-1)[draw(st.integers(0, values.size - 1))] = np.array(draw(numbers)).astype(
+                    values.dtype
+                )
+        elif how == "rename":
+            content[
+                draw(st.sampled_from(["e", "F_", "energies", "forces", "coords", "lattice", "energy"]))
+            ] = content.pop(name)
+        elif how == "remove":
+            del content[name]
+        elif how == "type":
+            kind = draw(
+                st.sampled_from(
+                    ["float32", "float16", "complex128", "int64", "S4", "U4", "O", "bool", "M8[s]"]
+                )
+            )
+            with (
+                np.errstate(all="ignore"),
+                warnings.catch_warnings(),
+                contextlib.suppress(ValueError, TypeError),
+            ):
+                warnings.simplefilter("ignore")
+                content[name] = values.astype(kind)
+        elif how == "shape":
+            content[name] = draw(
+                st.sampled_from([values[None], values.reshape(-1), values[..., None], values.T])
+            )
+        elif how == "cut" and values.ndim:
+            content[name] = values[: draw(st.integers(0, len(values)))]
+        elif how == "text":
+            content[name] = np.array(draw(st.sampled_from(["eV", "", "kcal/mol", "Bohr", "nonsense", "1.5"])))
+        if not content:
+            return
+    np.savez(path, **content)
+    same_units = all(
+        content.get(u, np.array("")).tolist() == arrays[u].tolist() for u in ("e_unit", "r_unit")
+    )
+    if same_units and {"z", "R"} <= content.keys() and "coords" not in content:
+        check_npz(path, content)
+    else:
+        unless_refused(read, path)
+
+
+# --- checkpoints --------------------------------------------------------------------------------------------
 
 
 def bits(tensors: dict[str, torch.Tensor]) -> dict[str, tuple[Any, ...]]:

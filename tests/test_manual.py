@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -19,8 +20,8 @@ from potential.model import presets
 from potential.model import settings as settings_of
 from potential.networks import NETWORKS
 from potential.networks.dials import SIZES
-from train.cli import main
-from train.config import FLAT, PRESETS, Config, Model, Weights, check
+from train.cli import configuration, main, parser
+from train.config import FLAT, PRESETS, TUNING, Config, Model, Weights, check
 from train.data.keys import ENERGY_UNITS, LENGTH_UNITS
 from train.manual import SCHEMA, commented, document, model_options, schema
 from train.option import Option, inside, options, parse
@@ -64,16 +65,19 @@ def test_printed_file_is_complete_and_reads_back_as_the_defaults(
     (tmp_path / "c.toml").write_text(text)
     read = read_toml(str(tmp_path / "c.toml"))
     assert update(Config(), read) == Config()
-    assert read["fit"]["learning_rate"] == Config().fit.learning_rate
+    assert read["fit"]["ema"] == Config().fit.ema
+    assert not TUNING.keys() & read["fit"].keys()
     lines = text.splitlines()
     defaults = [*((s, o) for s, o in EVERY if s != "model"), *(("model", o) for o in model_options())]
     for section, o in defaults:
-        commented_out = "# " if section in ("model", "weights") else ""
+        commented_out = "# " if section in ("model", "weights") or o.name in TUNING else ""
         at = next(k for k, line in enumerate(lines) if line.startswith(f"{commented_out}{o.name} = "))
         said = " ".join(line.removeprefix("# ") for line in lines[max(0, at - 4) : at])
         assert said.endswith(o.text) or f"{o.text} [" in said
         assert not o.unit or f"[{o.unit}" in said
-    uncommented = "\n".join(line.removeprefix("# ") if " = " in line else line for line in lines)
+    uncommented = "\n".join(
+        line.removeprefix("# ") if re.match(r"# \w+ = ", line) else line for line in lines
+    )
     assert tomllib.loads(uncommented)["model"]["channels"] == 64
 
 
@@ -98,6 +102,25 @@ def test_every_network_has_every_preset_and_small_is_its_default(network: str) -
     assert settings_of({"network": network, **presets(network)["small"]})[1] == NETWORKS[network][0]()
     for dials in presets(network).values():
         settings_of({"network": network, **dials})
+
+
+def test_a_printed_default_is_not_given(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file of defaults leaves fine-tuning its own learning rate; one that says something else is heard."""
+    monkeypatch.setitem(TUNING, "learning_rate", 0.0007)
+
+    def rate(printed: list[str], used: list[str]) -> float:
+        assert main([*printed, "--print-config"]) == 0
+        (tmp_path / "s.toml").write_text(capsys.readouterr().out)
+        return configuration(parser().parse_args(["a.xyz", "--config", str(tmp_path / "s.toml"), *used]))[
+            0
+        ].fit.learning_rate
+
+    start = ["--from", "model.safetensors"]
+    assert rate([], []) == Config().fit.learning_rate
+    assert rate([], start) == rate(start, []) == rate(start, start) == 0.0007
+    assert rate(["--set", "fit.learning_rate=0.01"], start) == 0.01
 
 
 def test_printed_file_names_the_schema(capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,12 +26,12 @@ from ase.io import write
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from potential import Statistics, build
+from potential import Statistics, build, from_atoms
 from potential.checkpoint import read as read_tensors
-from train.buckets import bucketed
+from train.buckets import bounded, bucketed, epoch_batches
 from train.cli import main as train
 from train.columns import EACH, suspicious
-from train.config import Config, Data, Weights
+from train.config import Config, Data, Fit, Weights
 from train.data.dataset import Frame, read
 from train.data.weights import weigh
 from train.doctor.cli import main as doctor
@@ -479,22 +479,109 @@ def test_weights_of_types_as_in_memory(folder: Path) -> None:
 )
 def test_every_epoch_holds_every_frame_once(sizes: list[int], atoms: int, structures: int, seed: int) -> None:
     n = np.array(sizes)
-    epochs = [bucketed(n, (atoms, structures), seed, epoch) for epoch in range(3)]
+    epochs = [bucketed([(n, atoms)], structures, seed, epoch) for epoch in range(3)]
     for batches in epochs:
         assert sorted(np.concatenate(batches).tolist()) == list(range(len(n)))
         assert all(len(b) == 1 or (n[b].sum() <= atoms and len(b) <= structures) for b in batches)
         assert len(batches) == len(epochs[0])  # the schedule counts on it
-    again = bucketed(n, (atoms, structures), seed, 1)
+    again = bucketed([(n, atoms)], structures, seed, 1)
     assert [b.tolist() for b in again] == [b.tolist() for b in epochs[1]]
 
 
 def test_batches_are_full_of_similar_structures_and_change() -> None:
     sizes = np.random.default_rng(1).integers(3, 30, size=5000)
-    first, second = (bucketed(sizes, (200, 10**6), 0, epoch) for epoch in (0, 1))
+    first, second = (bucketed([(sizes, 200)], 10**6, 0, epoch) for epoch in (0, 1))
     assert sizes.sum() / (200 * len(first)) > 0.9
     assert max(np.ptp(sizes[b]) for b in first) <= 3
     together = [{tuple(sorted(b.tolist())) for b in batches} for batches in (first, second)]
     assert len(together[0] & together[1]) < 0.05 * len(first)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    sizes=st.lists(st.tuples(st.integers(1, 60), st.integers(0, 900)), min_size=1, max_size=200),
+    limits=st.tuples(st.integers(1, 100), st.integers(1, 2000)),
+    fit=st.builds(Fit, batch_size=st.sampled_from([0, 1, 7]), seed=st.integers(0, 5)),
+)
+def test_batches_are_within_all_bounds(
+    sizes: list[tuple[int, int]], limits: tuple[int, int], fit: Fit
+) -> None:
+    """By edges alone, and by atoms and edges; what is beyond a bound by itself is alone."""
+    atoms, edges = np.array(sizes).T
+    for bounding in (
+        replace(fit, batch_edges=limits[1]),
+        replace(fit, batch_atoms=limits[0], batch_edges=limits[1]),
+    ):
+        bounds = bounded(atoms, bounding, edges)
+        epochs = [epoch_batches(atoms, bounding, epoch, edges) for epoch in (0, 1, 0)]
+        for batches in epochs:
+            assert sorted(np.concatenate(batches).tolist()) == list(range(len(atoms)))
+            for b in batches:
+                assert len(b) == 1 or all(counts[b].sum() <= limit for counts, limit in bounds)
+                assert len(b) <= (fit.batch_size or len(atoms))
+        assert len(epochs[0]) == len(epochs[1])
+        assert [b.tolist() for b in epochs[0]] == [b.tolist() for b in epochs[2]]
+
+
+def test_what_is_beyond_a_bound_does_not_thin_the_rest() -> None:
+    sizes = np.array([10] * 60 + [900])
+    batches = bucketed([(sizes, 80)], 10**6, 0, 0)
+    assert sorted(len(b) for b in batches) == [1, 4, *[8] * 7]
+
+
+@pytest.mark.parametrize(
+    "bounds", [["--batch-edges", "300"], ["--batch-edges", "300", "--batch-atoms", "40"]]
+)
+def test_batches_by_edges_train_the_same_from_memory_and_streamed(
+    folder: Path, bounds: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From frames in memory, a set whose edges are stored for this cutoff, one with those of another, one without."""
+    structures = acac(20)
+    big = structures[3].repeat((2, 1, 1))  # of a molecule in no cell: two in one place, moved apart below
+    big.positions[15:] += 5.0
+    big.calc = SinglePointCalculator(
+        big, energy=2 * structures[3].get_potential_energy(), forces=np.zeros((30, 3))
+    )
+    write("train.xyz", [*structures, big])
+    for name, more in (("stored", ["--cutoff", "5"]), ("other", ["--cutoff", "4.5"]), ("none", [])):
+        assert prepare(["train.xyz", "--output", f"{name}.h5", *more]) == 0
+    options = [
+        "--preset",
+        "tiny",
+        "--set",
+        "model.channels=8",
+        "--set",
+        "model.cutoff=5",
+        *bounds,
+        "--epochs",
+        "1",
+    ]
+    said = {}
+    for name in ("train.xyz", "stored.h5", "other.h5", "none.h5"):
+        capsys.readouterr()
+        assert train([name, *options, "--output", name.split(".")[0]]) == 0
+        said[name] = capsys.readouterr().out
+    assert "300 edges: " in said["train.xyz"]
+    assert (
+        "by themselves: 1, each a batch of its own; the largest is train.xyz frame 20: " in said["train.xyz"]
+    )
+    for name in ("stored", "other", "none"):
+        assert_same_weights("train", name)
+        counted = f"edges of {name}.h5 within 5 Å counted in" in said[f"{name}.h5"]
+        assert counted == (name != "stored")
+
+
+def test_edges_that_are_stored_are_those_of_the_graphs(folder: Path) -> None:
+    write("a.xyz", mixed(9))
+    for name, more in (("a.h5", ["--cutoff", "3.5"]), ("b.h5", [])):
+        assert prepare(["a.xyz", "--output", name, *more]) == 0
+    one, two = open_prepared("a.h5"), open_prepared("b.h5")
+    counts = one.take([7, 0, 2]).n_edges(3.5)
+    assert counts is not None
+    assert counts.tolist() == [len(from_atoms(one[k].atoms, 3.5).center) for k in (7, 0, 2)]
+    assert counts.max() > 0
+    assert one.n_edges(4.0) is two.n_edges(3.5) is None
+    assert one.store.sha256 == two.store.sha256  # a run may go on with either
 
 
 def test_batches_by_atoms_train(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

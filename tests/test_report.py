@@ -186,6 +186,11 @@ def test_errors_of_the_starting_model_stand_below(directory: Path) -> None:
     text = written(directory)
     table = Page(text[text.index("Before, with the model") :])
     assert next(row[5] for row in table.rows if row[0] == "hot") in ("988", "987.6")
+    assert "No errors before" not in text
+    told = "no errors before on train (holds N): the model that it starts from does not know this"
+    for earlier in ({}, {"hot": {**ERRORS, "frames": 5}}):  # also where no set has any
+        edit(directory, errors_before=earlier, no_errors_before=told)
+        assert f"N{told[1:]}." in written(directory)
 
 
 def test_headline_quotes_the_test_set(directory: Path) -> None:

@@ -49,9 +49,11 @@ def frames() -> list[Frame]:
     return [Frame(a, a.get_potential_energy(), a.get_forces(), None, "f", k) for k, a in enumerate(rows)]
 
 
-def trained(directory: Path, frames: Sequence[Frame], fit: Fit) -> tuple[Run, list[tuple[int, float, float]]]:
-    """A run of `fit.epochs` in `directory`, gone on with where one is there; and for each of its steps number, rate
-    and energy weight."""
+def trained(
+    directory: Path, frames: Sequence[Frame], fit: Fit, ends: str = "done", worse_until: int = 0
+) -> tuple[Run, list[tuple[int, float, float]]]:
+    """A run of `fit` in `directory`, gone on with where one is there; and for each of its steps number, rate and energy
+    weight. The validation error rises until the epoch `worse_until`."""
     directory.mkdir(exist_ok=True)
     samples = prepare(frames, CUTOFF)
     facts = measure(frames, samples, fit_e0(frames, elements(frames)))
@@ -70,8 +72,14 @@ def trained(directory: Path, frames: Sequence[Frame], fit: Fit) -> tuple[Run, li
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "train_step", counted)
         patch.setattr(loop, "VALIDATE_STEPS", 1)
+        if worse_until:
+            patch.setattr(
+                loop,
+                "score",
+                lambda e, fit: score(e, fit) + (1e9 * run.epoch if run.epoch <= worse_until else 0),
+            )
         continue_run(run, task)
-        assert run_epochs(run, task) == "done"
+        assert run_epochs(run, task) == ends
     return run, steps
 
 
@@ -116,6 +124,46 @@ def test_the_second_stage_begins_where_it_should(tmp_path: Path, frames: list[Fr
     two, _ = trained(tmp_path / "c", frames, replace(same, stage_two=0.0))
     pairs = zip(one.potential.parameters(), two.potential.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("length", [{"epochs": 20}, {"minutes": 3.0}])
+def test_patience_ends_the_first_stage_and_then_the_second(
+    length: dict[str, Any], tmp_path: Path, frames: list[Frame], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run that gets no better goes on to its second stage, as long as planned, and may end early in it."""
+    never = replace(FIT, **length, patience=1, learning_rate=1e-300, ema=1.0, schedule="constant")
+    run, steps = trained(tmp_path / "one", frames, never, "early")
+    assert (run.epoch, run.stage) == (3, 1)  # the best is the first
+    two = replace(never, stage_two=0.25, stage_two_rate=0.5)
+    run, steps = trained(tmp_path / "two", frames, two, "early")
+    assert [weight for _, _, weight in steps] == [1.0] * 12 + [10.0] * 12
+    assert steps[-1][1] == 0.5
+    assert (run.stage, run.best_epoch, run.step, run.epoch) == (2, 4, 24, 6)
+    assert (
+        "epoch 3: no better validation error for 1 epochs, so the second stage begins"
+        in capsys.readouterr().out
+    )
+    if "epochs" in length:  # all of the second stage, where it does get better
+        improving = replace(two, patience=2, learning_rate=0.003)
+        run, steps = trained(tmp_path / "three", frames, improving, "done", worse_until=4)
+        assert [weight for _, _, weight in steps] == [1.0] * 16 + [10.0] * 20
+        assert make_plan(improving, 4).done(run) == 1
+
+
+@pytest.mark.parametrize(("epochs", "ends"), [(4, "done"), (8, "early")])
+def test_a_run_whose_second_stage_came_early_can_be_made_longer(
+    epochs: int, ends: str, tmp_path: Path, frames: list[Frame]
+) -> None:
+    fit = replace(FIT, patience=1, stage_two=0.5, decay=0.3, learning_rate=1e-300, ema=1.0)
+    whole, _ = trained(tmp_path / "whole", frames, replace(fit, epochs=12), "early")
+    assert (whole.step, whole.ahead) == (24, 12)
+    trained(tmp_path / "longer", frames, replace(fit, epochs=epochs), ends)
+    _, more = trained(tmp_path / "longer", frames, replace(fit, epochs=epochs), ends)
+    assert more == []  # the same length: nothing is left to do
+    longer, _ = trained(tmp_path / "longer", frames, replace(fit, epochs=12), "early")
+    (_, a), (_, b) = (read_tensors(tmp_path / d / "state.safetensors") for d in ("whole", "longer"))
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    assert (longer.step, longer.ahead, longer.epoch) == (whole.step, whole.ahead, whole.epoch)
 
 
 def test_rates_are_what_their_names_say() -> None:

@@ -11,11 +11,12 @@ from ase.build import bulk, molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
-from train.config import Config, Data, Fit, Weights, set_name
+from train.config import Config, Data, Fit, Weights
 from train.data.dataset import read
 from train.data.hdf5 import write_hdf5
 from train.data.keys import Keys
 from train.data.splits import folds
+from train.names import set_name
 from train.prepared.write import write_frames
 from train.sets import read_sets, split_record
 

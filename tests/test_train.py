@@ -21,6 +21,7 @@ from ase.io import read, write
 
 from potential import EquivCalculator, load
 from potential.checkpoint import read as read_tensors
+from potential.checkpoint import write as write_tensors
 from potential.model import configuration, presets
 from train.cli import main
 from train.toml import tomllib
@@ -97,22 +98,8 @@ def test_run_directory_holds_what_architecture_says(folder: Path, capsys: pytest
 
 
 def test_training_learns(folder: Path) -> None:
-    assert (
-        main(
-            [
-                "train.xyz",
-                "--epochs",
-                "20",
-                "--output",
-                "run",
-                *QUICK,
-                "--set",
-                "fit.learning_rate=0.005",
-                "fit.decay=0.6",
-            ]
-        )
-        == 0
-    )
+    recipe = ["--set", "fit.learning_rate=0.005", "--set", "fit.decay=0.6"]
+    assert main(["train.xyz", "--epochs", "20", "--output", "run", *QUICK, *recipe]) == 0
     summary = json.loads((folder / "run/summary.json").read_text())
     reference = np.concatenate([a.get_forces() for a in frames(24)])
     assert summary["errors"]["valid"]["forces_rmse"] < 0.5 * 1e3 * np.sqrt(np.mean(reference**2))
@@ -313,6 +300,9 @@ def test_a_run_is_never_overwritten(folder: Path, capsys: pytest.CaptureFixture[
     before = {p.name: p.stat().st_mtime_ns for p in (folder / "run").iterdir()}
     assert main(["train.xyz", "--epochs", "1", "--output", "run", *QUICK]) == 1
     assert "--resume" in capsys.readouterr().err
+    for arguments in (["run"], ["--resume", "run"]):  # the directory in the place of a data file
+        assert main(arguments) == 1
+        assert "--resume --output run, or" in capsys.readouterr().err
     assert before == {p.name: p.stat().st_mtime_ns for p in (folder / "run").iterdir()}
 
 
@@ -363,6 +353,14 @@ def test_resume_refuses_another_run(folder: Path, capsys: pytest.CaptureFixture[
         assert word in capsys.readouterr().err
     assert before == ((folder / "run/config.toml").read_bytes(), (folder / "run/split.json").read_bytes())
     assert main(["--resume", "--output", "run", "--epochs", "4"]) == 0
+    for name in ("state", "trunk"):  # as an older version left it
+        header, tensors = read_tensors(folder / f"run/{name}.safetensors")
+        write_tensors(folder / f"run/{name}.safetensors", {**header, "format": 3}, tensors)
+    capsys.readouterr()
+    assert main(["--resume", "--output", "run", "--epochs", "6"]) == 1
+    said = capsys.readouterr().err
+    assert "format 3, written by another version of potential-train; this one reads format 4" in said
+    assert f"--from {Path('run/model.safetensors')}" in said
 
 
 def test_resume_refuses_other_isolated_atoms(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

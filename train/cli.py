@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from train.config import NETWORK, TUNING, Config, check, set_name
+from train.config import NETWORK, TUNING, Config, check
+from train.names import set_name
 from train.options import add_feeding, add_files, add_labels, add_start, add_targets, data_settings
 from train.toml import parse_assignment, read_toml, update
 
@@ -110,6 +111,12 @@ def configuration(args: argparse.Namespace) -> tuple[Config, Path]:
     """
     config = update(Config(), {"fit": TUNING}) if args.start else Config()
     train = [*args.files, *(args.train or [])]
+    for name in train:
+        if (Path(name) / "config.toml").is_file():
+            raise ValueError(
+                f"{name} is the directory of a run, not a data file; go on with it by --resume --output {name}, or "
+                f"train its model on new files: potential-train new.xyz --from {Path(name) / 'model.safetensors'}"
+            )
     if args.resume:
         directory = Path(args.output or (f"{set_name(train[0])}-run" if train else "."))
         if not (directory / "config.toml").is_file():
@@ -145,6 +152,7 @@ def configuration(args: argparse.Namespace) -> tuple[Config, Path]:
             "on_oom": args.on_oom,
             "start": args.start,
             "batch_atoms": args.batch_atoms,
+            "batch_edges": args.batch_edges,
             "workers": args.workers,
             **length,
         },

@@ -45,7 +45,7 @@ def element_sets(frames: Sequence[Frame]) -> tuple[Integers, list[frozenset[str]
     """For each frame the number of its set of elements, and these sets."""
     if isinstance(frames, Prepared):
         known = [frozenset(one) for one in frames.store.tables["element_sets"]]
-        return frames.store.column("elements")[frames.rows].astype(np.int64), known
+        return frames.store.elements[frames.rows].astype(np.int64), known
     table: dict[frozenset[str], int] = {}
     rows = [table.setdefault(frozenset(f.atoms.symbols), len(table)) for f in frames]
     return np.array(rows, dtype=np.int64), list(table)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from pathlib import Path
 from typing import Any
 
 from train.option import check_values, option, suggest
@@ -26,7 +25,8 @@ class Data:
     isolated_atoms: tuple[str, ...] = option((), "files with isolated atoms, for E0")
     replay: tuple[str, ...] = option(
         (),
-        "files with frames that the starting model was trained on, mixed in so that they are not forgotten",
+        "files with frames that the starting model was trained on, mixed in so that they are not forgotten; where "
+        "valid is given, some are kept out as the set replay",
     )
     replay_ratio: float = option(
         10.0, "at most so many of them, chosen at random, for each new frame", bounds="(0, inf)"
@@ -90,15 +90,19 @@ class Fit:
     )
     minutes: float = option(0.0, "wall time of training; 0: from `epochs`", "min", bounds="[0, inf)")
     batch_size: int = option(
-        0, "structures per step; 0: chosen from the data, or as batch_atoms allows", bounds="[0, inf)"
+        0, "structures per step; 0: from the data, or as batch_atoms and batch_edges allow", bounds="[0, inf)"
     )
     batch_atoms: int = option(
         0, "most atoms per step, structures of similar size together; 0: no limit", "atoms", bounds="[0, inf)"
     )
+    batch_edges: int = option(
+        0, "most edges (directed pairs within the cutoff) per step; 0: no limit", "edges", bounds="[0, inf)"
+    )
     workers: int = option(
-        0,
-        "processes that read a prepared set and find its neighbors; results do not depend on it",
-        bounds="[0, inf)",
+        -1,
+        "processes that read a prepared set and find its neighbors; -1: one, where a core is left for it; results do "
+        "not depend on it",
+        bounds="[-1, inf)",
     )
     optimizer: str = option(
         "soap",
@@ -172,7 +176,10 @@ class Fit:
         choices=("stop", "shrink"),
     )
     patience: int = option(
-        200, "epochs without a better validation error before stopping", "epochs", bounds="[0, inf)"
+        200,
+        "without a better validation error, then the run ends or stage two begins",
+        "epochs",
+        bounds="[0, inf)",
     )
     seed: int = option(0, "of weights, split and shuffling", bounds="[0, inf)")
     start: str = option("", "saved potential to start from; empty: random weights")
@@ -190,8 +197,8 @@ class Fit:
     device: str = option("cpu", "cpu, cuda, or one of several such as cuda:1")
     dtype: str = option(
         "float32",
-        "precision of the network; edge vectors, sums over atoms, forces and E0 are float64 in any case, so mixed is "
-        "another name of float32",
+        "of the network, from lengths of edges to energies of atoms; edge vectors, E0 and sums over atoms and of "
+        "forces and virials are float64 in any case, so mixed is another name of float32",
         choices=("float32", "float64", "mixed"),
     )
     tf32: bool = option(False, "training steps on a GPU multiply float32 matrices in TensorFloat-32")
@@ -236,33 +243,6 @@ SECTIONS = tuple(f.name for f in fields(Config))
 # What is chosen otherwise for a run that starts from a saved potential, where it is not given.
 TUNING: dict[str, Any] = {"learning_rate": 0.002}
 FLAT: dict[str, Any] = {f.name: f.default_factory for f in fields(Config) if is_dataclass(f.default_factory)}
-
-
-def set_name(pattern: str) -> str:
-    """What the frames of a file or pattern are called.
-
-    >>> set_name("data/test_300K.xyz.xz"), set_name("runs/md_*.xyz"), set_name("runs/*.xyz")
-    ('test_300K', 'md_*', 'runs')
-    """
-    path = Path(pattern)
-    parts = [part.split(".")[0] for part in (path.name, *reversed(path.parent.parts))]
-    return next((part for part in parts if part.strip("*?/")), path.name)
-
-
-def set_names(patterns: Iterable[str], taken: Iterable[str]) -> dict[str, str]:
-    """A name of its own for each test set -> its file or pattern.
-
-    >>> set_names(["a/300K.xyz", "b/300K.xyz"], ["train", "valid"])
-    {'300K': 'a/300K.xyz', '300K (3)': 'b/300K.xyz'}
-    """
-    names = list(taken)
-    out: dict[str, str] = {}
-    for pattern in patterns:
-        name = set_name(pattern)
-        name = name if name not in names else f"{name} ({len(names)})"
-        names.append(name)
-        out[name] = pattern
-    return out
 
 
 def check(config: Config) -> None:

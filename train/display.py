@@ -45,9 +45,8 @@ class Display:
         self.record: Callable[[dict[str, Any]], None] = lambda line: None  # is given every line of metrics
         self.live: Any = None
         self.task: Any = None
-        self.begun: tuple[float, float, int] | None = (
-            None  # seconds, fraction and step at the first of this session
-        )
+        # seconds, fraction, step and what was left out, at the first step of this session or of the second stage
+        self.begun: tuple[float, float, int, float] | None = None
         self.errors = ""  # of the last validation
 
     def say(self, text: str) -> None:
@@ -85,8 +84,8 @@ class Display:
         """Called after every step, and with a line of metrics after every validation."""
         assert self.plan is not None
         done = self.plan.done(run)
-        if self.begun is None:
-            self.begun = (run.seconds, done, run.step)
+        if self.begun is None or self.begun[3] != run.ahead:
+            self.begun = (run.seconds, done, run.step, run.ahead)
         seconds, progress = run.seconds - self.begun[0], done - self.begun[1]
         left = (1 - done) * seconds / progress if progress > 0 else None
         told = [rate_text((run.step - self.begun[2]) / seconds, self.atoms_per_step)] if seconds > 0 else []

@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from potential.model import Potential
-from train.buckets import epoch_batches
 from train.loop import Task
 from train.run import start
 from train.step import NotFinite, train_step
-from train.stream import n_atoms
 
 LOW, HIGH = 1e-6, 1.0  # of the learning rate
 STEPS = 120
@@ -46,18 +44,14 @@ def range_test(potential: Potential, task: Task) -> RangeTest:
     Raises:
         ValueError: the first steps fail.
     """
-    run, fit, sizes = (
-        start(copy.deepcopy(potential), task.fit, targets=task.targets),
-        task.fit,
-        n_atoms(task.train),
-    )
+    run, fit = start(copy.deepcopy(potential), task.fit, targets=task.targets), task.fit
     rates: list[float] = []
     losses: list[float] = []
-    mean, epoch, batches = 0.0, 0, epoch_batches(sizes, fit, 0)
+    mean, epoch, batches = 0.0, 0, task.batches(0)
     for k in range(STEPS):
         if not batches:
             epoch += 1
-            batches = epoch_batches(sizes, fit, epoch)
+            batches = task.batches(epoch)
         rate = LOW * (HIGH / LOW) ** (k / (STEPS - 1))
         samples = [task.train[i] for i in batches.pop(0)]
         try:

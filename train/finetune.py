@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from train.lowrank import LowRank
 from train.option import suggest
 from train.parallel import Ranks, shared_errors
 from train.plan import elements
+from train.replay import moved, of_old, require_known
 from train.sets import Sets
 from train.statistics import E0Fit, fit_e0
 from train.target_facts import require_same
@@ -32,6 +34,7 @@ from train.target_facts import require_same
 SIGNIFICANT = (
     0.05  # eV/atom; energies that are further off come from another method, not from the model's errors
 )
+MODEL = "model.safetensors"  # in the directory of a run
 KEPT, MOVED = "starting model", "starting model, moved"
 
 
@@ -50,6 +53,10 @@ def read_start(config: Config) -> Potential | None:
         return None
     if fit.lora_rank and fit.denoise_weight:
         raise ValueError("lora_rank and denoise_weight do not go together; give one of them")
+    if Path(fit.start).is_dir():
+        raise ValueError(
+            f"{fit.start} is a directory; give the model in it: --from {Path(fit.start) / MODEL}"
+        )
     check_device(fit.device)
     dtype = torch.float64 if fit.dtype == "float64" else torch.float32
     return recast(load(fit.start), dtype).to(fit.device)
@@ -81,11 +88,11 @@ def begin(start: Potential, sets: Sets, config: Config) -> tuple[Potential, E0Fi
     require_same(start, config, train)
     some = take(train, representatives(train))
     new = [f for f in [*some, *sets.isolated] if f.source not in replay]
-    _require_known(start, sets, replay)
+    require_known(start, sets.frames, replay)
     wide = extended(copy.deepcopy(start), elements(new))
     e0 = refit_e0(wide, NewData(new, sets.isolated_given, config.e0), start.statistics.elements, config.fit)
     move = {s: e0.e0[s] - e for s, e in zip(start.statistics.elements, start.statistics.e0, strict=True)}
-    moved_sets = {name: moved(sets.frames[name], replay, move) for name in ("train", "valid")}
+    moved_sets = {name: moved(sets.frames[name], replay, move) for name in of_old(sets.frames)}
     told = replace(e0, text=" ".join([e0.text, *_old_tests(start, sets, move)]))
     return with_e0(wide, e0.e0), told, replace(sets, frames={**sets.frames, **moved_sets})
 
@@ -94,7 +101,7 @@ def _old_tests(start: Potential, sets: Sets, move: Mapping[str, float]) -> list[
     """A sentence on each test set whose energies are those of the old method."""
     told = []
     e0 = dict(zip(start.statistics.elements, start.statistics.e0, strict=True))
-    for name in sets.frames.keys() - {"train", "valid"}:
+    for name in sets.frames.keys() - set(of_old(sets.frames)):
         some = take(sets.frames[name], spaced(len(sets.frames[name]), EACH))
         known = [f for f in some if f.energy is not None and move.keys() >= set(f.atoms.symbols)]
         left = [(f.energy or 0.0, sum(move[s] for s in f.atoms.symbols), len(f.atoms))
@@ -107,24 +114,6 @@ def _old_tests(start: Potential, sets: Sets, move: Mapping[str, float]) -> list[
                 "include this difference; give test frames of the new method."
             )
     return sorted(told)
-
-
-def _require_known(start: Potential, sets: Sets, replay: Sequence[str]) -> None:
-    """Old frames hold elements of the starting model only.
-
-    Raises:
-        ValueError: naming a frame that does not.
-    """
-    if not replay:
-        return
-    for frame in (f for name in ("train", "valid") for f in sets.frames[name] if f.source in replay):
-        other = sorted(set(frame.atoms.symbols) - set(start.statistics.elements))
-        if other:
-            raise ValueError(
-                f"{frame.name}: holds {', '.join(other)}, but the model to start from knows "
-                f"{', '.join(start.statistics.elements)}; --replay is for frames that it was trained on: give this "
-                "file among those to train on"
-            )
 
 
 def extended(start: Potential, symbols: Iterable[str]) -> Potential:
@@ -230,19 +219,6 @@ def with_e0(potential: Potential, e0: Mapping[str, float]) -> Potential:
     return potential
 
 
-def moved(frames: Sequence[Frame], sources: Iterable[str], move: Mapping[str, float]) -> Sequence[Frame]:
-    """Old frames with the energies they would have at the new E0; frames of other files as they are."""
-    old = set(sources)
-    if not old:
-        return frames
-    return [
-        replace(f, energy=f.energy + sum(move[s] for s in f.atoms.symbols))
-        if f.source in old and f.energy is not None
-        else f
-        for f in frames
-    ]
-
-
 def with_energies(samples: Sequence[Sample], frames: Sequence[Frame]) -> list[Sample]:
     """Samples with the energies that these frames have, for instance before they moved."""
     return [
@@ -293,8 +269,10 @@ def errors_before(
     frames: Mapping[str, Sequence[Frame]],
     samples: Mapping[str, Sequence[Sample]],
     ranks: Ranks,
-) -> dict[str, dict[str, float | int | None]]:
-    """Errors of the starting model on each set whose elements it knows."""
+) -> tuple[dict[str, dict[str, float | int | None]], str]:
+    """Errors of the starting model on each set whose elements it knows; and why others have none."""
     known, device = set(start.statistics.elements), str(next(start.parameters()).device)
-    sets = [name for name, of_set in frames.items() if known.issuperset(symbols(of_set))]
-    return {name: shared_errors(ranks, start, samples[name], device) for name in sets}
+    new = {name: sorted(symbols(of_set) - known) for name, of_set in frames.items()}
+    table = {name: shared_errors(ranks, start, samples[name], device) for name in new if not new[name]}
+    told = ", ".join(f"{name} (holds {', '.join(other)})" for name, other in new.items() if other)
+    return table, f"no errors before on {told}: the model that it starts from does not know this" * bool(told)

@@ -9,17 +9,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from ase.data import atomic_numbers
-
 from potential import __version__
 from potential.checkpoint import save
 from potential.model import Potential
 from train.batches import Sample
 from train.buckets import epoch_batches
 from train.budget import OWN, budget_text, costs
-from train.columns import Names, element_sets, kinds, representatives, sizes, take
+from train.columns import Names, kinds, representatives, sizes, take
 from train.config import Config, Log, check
 from train.data.weights import weights_record
 from train.directory import check_directory, from_anywhere, write_text
@@ -33,6 +29,7 @@ from train.optimizers import require_optimizer
 from train.origin import command, now, session, sessions, sha256
 from train.parallel import Ranks, joined, predict_all
 from train.plan import (
+    check_elements,
     choose_fit,
     choose_model,
     elements,
@@ -50,7 +47,7 @@ from train.run import Run, start
 from train.schedule import make_plan
 from train.sets import Sets, read_sets, split_record
 from train.statistics import GIVEN, ISOLATED, E0Fit, fit_e0
-from train.stream import feed_digest, make_samples, n_atoms, with_unit_weights
+from train.stream import choose_workers, feed_digest, make_samples, n_atoms, with_edges, with_unit_weights
 from train.toml import to_toml
 from train.tracking import require, tracking
 
@@ -87,15 +84,18 @@ def prepare_job(config: Config, directory: Path, ranks: Ranks) -> Job:
         model, why_model = adopt(config.model, before, config.fit.start)
     else:
         model, why_model = choose_model(config, train)
-    settings, why_fit = choose_fit(config.fit, train, config.targets)
-    require_labels(settings, "validation", sets.frames["valid"], config.targets)
+    for name, kind in (("train", "training"), ("valid", "validation")):
+        require_labels(config.fit, kind, as_read[name], config.targets)
+    original = {name: make_samples(frames, float(model["cutoff"])) for name, frames in as_read.items()}
+    settings, why_workers = choose_workers(config.fit, train, ranks.size)
+    original["train"], edges, why_edges = with_edges(original["train"], settings)
+    settings, why_fit = choose_fit(settings, train, config.targets, edges)
     if before:
         potential, e0, sets = begin(before, sets, config)
         train = sets.frames["train"]
-    samples = {name: make_samples(frames, float(model["cutoff"])) for name, frames in sets.frames.items()}
-    original = {
-        name: of_set if as_read[name] is sets.frames[name] else with_energies(of_set, as_read[name])
-        for name, of_set in samples.items()
+    samples = {
+        name: of_set if as_read[name] is sets.frames[name] else with_energies(of_set, sets.frames[name])
+        for name, of_set in original.items()
     }
     rows = representatives(train)
     if not before:
@@ -105,9 +105,9 @@ def prepare_job(config: Config, directory: Path, ranks: Ranks) -> Job:
         potential = make_potential(
             model, measure(some, (samples["train"][int(k)] for k in rows), e0, config.targets), settings
         )
-    _check_elements(potential, sets)
+    check_elements(potential, sets.frames)
     potential, why_trains = trainable(potential, settings)
-    plan = make_plan(settings, len(epoch_batches(sizes(train), settings, 0)))
+    plan = make_plan(settings, len(epoch_batches(sizes(train), settings, 0, edges)))
     display = Display(plan, silent=not ranks.first)
     display.atoms_per_step = int(sizes(train).sum()) / plan.n_batches
     task = Task(
@@ -124,25 +124,14 @@ def prepare_job(config: Config, directory: Path, ranks: Ranks) -> Job:
     config = replace(config, model=model, fit=settings)
     sampled = (f"E0, scale and neighbors measured on {len(rows)} of {len(train)} training frames",)
     text = (*sampled * (len(rows) < len(train)), _estimate(potential, task, ranks.size))
-    why = (*sets.why, *why_model, *why_fit, *why_trains, e0.text, *text)
+    why = (*sets.why, *why_model, *why_workers, *why_edges, *why_fit, *why_trains, e0.text, *text)
     return Job(config, directory, sets, samples, original, potential, e0, task, display, why, before)
-
-
-def _check_elements(potential: Potential, sets: Sets) -> None:
-    device = next(potential.parameters()).device
-    for frames in sets.frames.values():
-        rows, known = element_sets(frames)
-        for k in np.unique(rows):
-            numbers = torch.tensor(sorted(atomic_numbers[s] for s in known[k]), device=device)
-            try:
-                potential.check(numbers)
-            except ValueError as error:
-                raise ValueError(f"{frames[int(np.argmax(rows == k))].name}: {error}") from error
 
 
 def _estimate(potential: Potential, task: Task, size: int) -> str:
     share = replace(
-        task.fit, batch_size=-(-task.fit.batch_size // size), batch_atoms=-(-task.fit.batch_atoms // size)
+        task.fit,
+        **{n: -(-getattr(task.fit, n) // size) for n in ("batch_size", "batch_atoms", "batch_edges")},
     )
     try:
         seconds = seconds_per_step(potential, replace(task, fit=share))
@@ -257,7 +246,9 @@ def finish(run: Run, job: Job) -> dict[str, Any]:
     potential.load_state_dict(run.best_weights)
     potential = ordinary(potential)
     table, predictions, told = predict_all(run.ranks, potential, job.samples, fit.device)
-    earlier = errors_before(job.before, job.sets.frames, job.original, run.ranks) if job.before else {}
+    earlier, unknown = (
+        errors_before(job.before, job.sets.frames, job.original, run.ranks) if job.before else ({}, "")
+    )
     if not run.ranks.first:
         return {"errors": table}
     save(potential, job.directory / "model.safetensors", notes={"errors": table, "epoch": run.best_epoch})
@@ -286,14 +277,16 @@ def finish(run: Run, job: Job) -> dict[str, Any]:
         "errors": table,
         "targets": [{k: getattr(one, k) for k in ("name", "irreps", "per", "unit")} for one in facts],
         "errors_before": earlier,
+        "no_errors_before": unknown,
         "sessions": sessions(job.directory),
         **parts,
         "resources": resources(run, job.display.atoms_per_step, fit.device),
     }
     write_text(job.directory / "summary.json", json.dumps(summary, indent=1))
     files = draw(job.directory)
-    if earlier:
-        job.display.say(f"\nbefore, with {job.config.fit.start}:{errors_text(earlier, facts)}after:")
+    if job.before:
+        tables = [errors_text(earlier, facts)] * bool(earlier) + [f"\n{unknown}\n"] * bool(unknown)
+        job.display.say(f"\nbefore, with {job.config.fit.start}:{''.join(tables)}after:")
     job.display.say("\n".join(part for part in (errors_text(table, facts), breakdown_text(parts)) if part))
     job.display.say(f"best model: epoch {run.best_epoch}, {job.directory / 'model.safetensors'}")
     job.display.say("look at: " + ", ".join(str(path) for path in files.values()))

@@ -20,9 +20,9 @@ from train.buckets import epoch_batches
 from train.config import Fit
 from train.parallel import Index, shared_errors
 from train.run import Run, load_state, save_state
-from train.schedule import Plan, begin_stage_two, of_stage, reduce_on_plateau, score
+from train.schedule import Plan, begin_stage_two, hasten, of_stage, reduce_on_plateau, score
 from train.step import Failed, NotFinite, OutOfMemory, blame, recover, train_step
-from train.stream import feeding, n_atoms
+from train.stream import feeding, n_atoms, n_edges
 from train.target import Target
 from train.target import weights as target_weights
 
@@ -102,6 +102,11 @@ class Task:
     say: Callable[[str], None] = print  # whatever else people must know
     targets: Mapping[str, Target] = field(default_factory=dict)  # beside the energy
 
+    def batches(self, epoch: int) -> list[Any]:
+        """Positions of the training samples of each batch of an epoch."""
+        edges = n_edges(self.train) if self.fit.batch_edges else None
+        return epoch_batches(n_atoms(self.train), self.fit, epoch, edges)
+
 
 def attempt(run: Run, task: Task, index: Index, samples: Sequence[Sample]) -> None:
     """One step with these samples, again where it can be made to fit, or none."""
@@ -123,15 +128,22 @@ def run_epochs(run: Run, task: Task) -> str:
     plan, fit = task.plan, task.fit
     saved = begun = time.monotonic()
     cpu = time.process_time()
-    before, run.planned = run.seconds, plan.epochs
+    before, run.planned, run.planned_seconds = run.seconds, plan.epochs, plan.seconds
     trunk = task.directory / "trunk.safetensors"
-    sizes = n_atoms(task.train)
     with stop_signals() as stopping, feeding(task.train, fit.workers) as fetch:
         while plan.done(run) < 1:
             if run.epoch - run.best_epoch > fit.patience and run.position == 0:
-                save_state(run, task.directory / "state.safetensors")
-                return "early"
-            batches = epoch_batches(sizes, fit, run.epoch)[run.position :]
+                if not plan.stage_two or run.stage == 2:
+                    save_state(run, task.directory / "state.safetensors")
+                    return "early"
+                if not trunk.exists():
+                    save_state(run, trunk)
+                hasten(run, plan)
+                task.say(
+                    f"epoch {run.epoch}: no better validation error for {fit.patience} epochs, so the second stage "
+                    "begins now"
+                )
+            batches = task.batches(run.epoch)[run.position :]
             own = [run.ranks.take(batch) for batch in batches]
             for batch, index, samples in zip(batches, own, fetch(own), strict=True):
                 if plan.done(run) >= 1:

@@ -19,7 +19,7 @@ import tomli_w
 from potential import __version__
 from potential.model import presets, settings
 from potential.networks import NETWORKS
-from train.config import FLAT, SECTIONS, Config, Model, Weights
+from train.config import FLAT, SECTIONS, TUNING, Config, Model, Weights
 from train.option import Option, options, parse
 from train.target import Target
 from train.toml import TABLES
@@ -97,9 +97,12 @@ def commented(config: Config) -> str:
 
 
 def flat_lines(name: str, values: Any) -> list[str]:
+    """A section; what a starting model would set otherwise is a comment, since writing it would count as given."""
     lines = [f"# {title(type(values))}", f"[{name}]"]
     for o in options(values):
-        lines += [*comment(o), value_text(o.name, getattr(values, o.name))]
+        value = value_text(o.name, getattr(values, o.name))
+        follows = name == "fit" and o.name in TUNING and getattr(values, o.name) == o.default
+        lines += [*comment(o), f"# {value}" if follows else value]
     return lines
 
 

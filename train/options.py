@@ -47,7 +47,13 @@ def add_start(p: argparse.ArgumentParser) -> None:
 def add_feeding(p: argparse.ArgumentParser) -> None:
     """How frames come to a step of training."""
     p.add_argument("--batch-atoms", type=int, metavar="N", help="most atoms per step (default: no limit)")
-    p.add_argument("--workers", type=int, metavar="N", help="processes that read a prepared set (default: 0)")
+    p.add_argument("--batch-edges", type=int, metavar="N", help="most edges per step (default: no limit)")
+    p.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="processes that read a prepared set (default: 1 if a core is left)",
+    )
 
 
 def add_labels(p: argparse.ArgumentParser, gaps: bool = True) -> None:

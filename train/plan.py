@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from ase.data import atomic_numbers
 
@@ -16,17 +17,15 @@ from potential.checkpoint import check_device
 from potential.graph import from_atoms
 from potential.model import Potential, Statistics, build, presets, settings
 from train.batches import Sample, measured
-from train.buckets import epoch_batches, filled
-from train.columns import labelled, n_labels, sizes, symbols
+from train.buckets import Bound, beyond, bounded, epoch_batches, filled
+from train.columns import Integers, Names, element_sets, labelled, n_labels, sizes, symbols
 from train.config import NETWORK, Config, Fit
 from train.data.dataset import Frame
 from train.data.labels import LABELS
 from train.loop import Task
-from train.prepared.read import Prepared
 from train.run import Run, start
 from train.statistics import E0Fit
 from train.step import Failed, NotFinite, OutOfMemory, recover, train_step
-from train.stream import n_atoms
 from train.target import Target, order, resolved
 from train.target_facts import target_facts
 
@@ -69,9 +68,15 @@ def choose_model(config: Config, frames: Sequence[Frame]) -> tuple[dict[str, Any
 
 
 def choose_fit(
-    fit: Fit, frames: Sequence[Frame], targets: Mapping[str, Target] | None = None
+    fit: Fit,
+    frames: Sequence[Frame],
+    targets: Mapping[str, Target] | None = None,
+    edges: Integers | None = None,
 ) -> tuple[Fit, list[str]]:
     """Batch size and length of the run where they are not given, and why.
+
+    Args:
+        edges: (n_frames,) of each; needed where `fit.batch_edges` bounds them.
 
     Raises:
         ValueError: no frame has a label whose weight is not 0.
@@ -81,29 +86,38 @@ def choose_fit(
     if fit.dtype == "mixed":
         fit = replace(fit, dtype="float32")
         why.append("dtype mixed: another name of float32, whose geometry and sums are float64")
-    if fit.workers and not isinstance(frames, Prepared):
-        why.append(
-            f"workers = {fit.workers} changes nothing: only a set made by potential-prepare is read by workers"
-        )
     if fit.tf32 and not (fit.device.startswith("cuda") and fit.dtype == "float32"):
         why.append(f"tf32 changes nothing on {fit.device} in {fit.dtype}")
     of_frames = sizes(frames)
-    if not fit.batch_size and not fit.batch_atoms:
+    if not fit.batch_size and not fit.batch_atoms and not fit.batch_edges:
         mean_atoms = int(of_frames.sum()) / len(frames)
         size = max(1, min(16, round(75 / mean_atoms), len(frames) // 4))
         fit = replace(fit, batch_size=size)
         why.append(f"batch size {size}: structures of {mean_atoms:.0f} atoms on average")
     if not fit.epochs and not fit.minutes:
-        n_batches = len(epoch_batches(of_frames, fit, 0))
+        n_batches = len(epoch_batches(of_frames, fit, 0, edges))
         fit = replace(fit, epochs=max(10, math.ceil(STEPS / n_batches)))
         why.append(f"{fit.epochs} epochs: about {STEPS:,} updates of {n_batches} batches an epoch")
-    if fit.batch_atoms:
-        batches = epoch_batches(of_frames, fit, 0)
-        part = filled(of_frames, batches, fit.batch_atoms)
-        why.append(
-            f"batches of at most {fit.batch_atoms} atoms: {len(batches)} an epoch, {100 * part:.0f} % full"
-        )
+    if bounds := bounded(of_frames, fit, edges):
+        batches = epoch_batches(of_frames, fit, 0, edges)
+        limits = [f"{n} {what}" for n, what in ((fit.batch_atoms, "atoms"), (fit.batch_edges, "edges")) if n]
+        part = 100 * filled(bounds, batches)
+        why.append(f"batches of at most {' and '.join(limits)}: {len(batches)} an epoch, {part:.0f} % full")
+        why += _beyond(frames, bounds)
     return fit, why
+
+
+def _beyond(frames: Sequence[Frame], bounds: Sequence[Bound]) -> list[str]:
+    """Which structures alone are more than a batch may hold."""
+    rows = np.flatnonzero(beyond(bounds))
+    if not len(rows):
+        return []
+    largest = max(rows.tolist(), key=lambda k: max(int(counts[k]) / limit for counts, limit in bounds))
+    size = " and ".join(f"{counts[largest]} (of {limit})" for counts, limit in bounds)
+    return [
+        f"structures that are more than that by themselves: {len(rows)}, each a batch of its own; the largest is "
+        f"{Names(frames)[largest]}: {size}"
+    ]
 
 
 def require_labels(
@@ -166,6 +180,23 @@ def make_potential(model: Mapping[str, Any], statistics: Statistics, fit: Fit) -
     return build(dials, statistics, fit.seed, dtype).to(fit.device)
 
 
+def check_elements(potential: Potential, sets: Mapping[str, Sequence[Frame]]) -> None:
+    """Every element of every set is known.
+
+    Raises:
+        ValueError: naming a frame with another one.
+    """
+    device = next(potential.parameters()).device
+    for frames in sets.values():
+        rows, known = element_sets(frames)
+        for k in np.unique(rows):
+            numbers = torch.tensor(sorted(atomic_numbers[s] for s in known[k]), device=device)
+            try:
+                potential.check(numbers)
+            except ValueError as error:
+                raise ValueError(f"{frames[int(np.argmax(rows == k))].name}: {error}") from error
+
+
 def seconds_per_step(potential: Potential, task: Task) -> float:
     """Mean over ten steps of a copy of the potential, after three to warm up.
 
@@ -183,7 +214,7 @@ def trial(potential: Potential, task: Task, n_steps: int, most: float = math.inf
         ValueError: a step that is not finite, or does not fit into memory; names the frames.
     """
     run = start(copy.deepcopy(potential), task.fit, targets=task.targets)
-    batches = epoch_batches(n_atoms(task.train), task.fit, 0)
+    batches = task.batches(0)
     times: list[float] = []
     strict = replace(task.fit, max_skipped=1)
     while len(times) < n_steps + 3 and (len(times) < 6 or sum(times) < most):

@@ -43,6 +43,10 @@ class Run:
     best_epoch: int = 0
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     planned: int = 0  # epochs that the run is to have; 0: minutes were given
+    planned_seconds: float = 0.0  # of these minutes
+    ahead: float = (
+        0.0  # of the plan, left out on the way to the second stage: steps, or seconds where minutes are given
+    )
     stage: int = 1  # 2: the loss is weighted as at the end
     reductions: int = 0  # of the learning rate, on plateaus
     reduced: int = 0  # epoch of the last reduction
@@ -58,11 +62,11 @@ class Run:
         return trained(self.potential, self.auxiliary)
 
 
-FORMAT = (
-    3  # 2: state of our own SOAP; 3: planned epochs, stage, reductions, skipped steps, structures at once
-)
+# 2: state of our own SOAP; 3: planned epochs, stage, reductions, skipped steps, structures at once; 4: bounds of a
+# batch (atoms, edges) are settings that must not change
+FORMAT = 4
 COUNTERS = ("epoch", "position", "step", "seconds", "sums", "validated", "best", "best_epoch", "best_weights",
-            "planned", "stage", "reductions", "reduced", "skipped", "at_once")  # fmt: skip
+            "planned", "planned_seconds", "ahead", "stage", "reductions", "reduced", "skipped", "at_once")  # fmt: skip
 
 
 def start(
@@ -110,10 +114,14 @@ def load_state(run: Run, path: Path) -> None:
         ValueError: a damaged file, or a state of other data, another model or other settings.
     """
     header, tensors = read(path)
-    if header.get("kind") != "training state" or header.get("format") != FORMAT:
+    if header.get("kind") != "training state":
+        raise ValueError(f"{path}: not a training state; give the directory of a run of potential-train")
+    if header.get("format") != FORMAT:
         raise ValueError(
-            f"{path}: not a training state of this version; give the directory of a run of potential-train, and "
-            "finish a run with the version it began with"
+            f"{path}: a training state of format {header.get('format')}, written by another version of "
+            f"potential-train; this one reads format {FORMAT}. Finish the run with the version it began with "
+            "(sessions.json names it), or begin a new one, from its model if there is one: "
+            f"--from {path.parent / 'model.safetensors'}"
         )
     for name, value in run.identity.items():
         old = header.get("identity", {}).get(name)

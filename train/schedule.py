@@ -36,28 +36,37 @@ class Plan:
         part = max(self.decay, self.stage_two)
         return min(int((1 - part) * self.total_steps), self.total_steps - 1)
 
+    def place(self, run: Run) -> float:
+        """How far the plan has come, what was left out included: in steps, or in seconds."""
+        return (run.step if self.epochs else run.seconds) + run.ahead
+
     def done(self, run: Run) -> float:
         """Finished fraction of the run."""
-        return run.step / self.total_steps if self.epochs else run.seconds / self.seconds
+        return self.place(run) / (self.total_steps if self.epochs else self.seconds)
 
     def decaying(self, run: Run) -> bool:
         """What comes depends on the length of the run."""
         if self.epochs:
-            return run.step >= self.decay_step
+            return self.place(run) >= self.decay_step
         return self.done(run) >= 1 - max(self.decay, self.stage_two)
 
     def extends(self, trunk: Run) -> bool:
         """This plan passes through a state that was kept where what comes began to depend on the length of a run."""
-        longer = self.epochs > trunk.planned
-        return not self.decaying(trunk) or (longer and trunk.step <= self.decay_step)
+        same = (trunk.planned, trunk.planned_seconds) == (self.epochs, self.seconds)
+        longer = self.epochs > trunk.planned and trunk.step <= self.decay_step
+        return not same and (longer or not self.decaying(trunk))
 
     def second(self, run: Run) -> bool:
         """The second stage has come."""
         if not self.stage_two:
             return False
-        if self.epochs:
-            return run.step >= int((1 - self.stage_two) * self.total_steps)
-        return self.done(run) >= 1 - self.stage_two
+        return self.place(run) >= self.stage_two_begins
+
+    @property
+    def stage_two_begins(self) -> float:
+        """Where in the plan the second stage does: a step, or seconds."""
+        part = 1 - self.stage_two
+        return int(part * self.total_steps) if self.epochs else part * self.seconds
 
     def rate(self, run: Run) -> float:
         """Factor of the learning rate: linear warm-up, constant, and then down from 1 to `final_rate`."""
@@ -98,6 +107,12 @@ def make_plan(fit: Fit, n_batches: int) -> Plan:
 def begin_stage_two(run: Run) -> None:
     """Errors are weighted in another way from here on, so the best so far is no longer comparable."""
     run.stage, run.best, run.best_epoch = 2, math.inf, run.epoch
+
+
+def hasten(run: Run, plan: Plan) -> None:
+    """The second stage begins now; what was left of the first one is left out."""
+    run.ahead += plan.stage_two_begins - plan.place(run)
+    begin_stage_two(run)
 
 
 def of_stage(fit: Fit, run: Run) -> Fit:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from train.columns import element_sets, kinds, places, prints, sizes, suspicious, take
-from train.config import Config, Data, set_names
+from train.config import Config, Data
 from train.data.dataset import Found, Frame, read
 from train.data.files import expand
 from train.data.keys import Keys, keys
@@ -20,7 +20,9 @@ from train.data.splits import check_split, groups, validation
 from train.data.targets import require_targets
 from train.data.weights import check_weights, refuse_all_zero, weigh, weight_notes, weights_record
 from train.doctor.inspection import inspect, require_clean
+from train.names import set_names
 from train.prepared.read import Prepared, found_in, is_prepared, open_prepared
+from train.replay import mix
 
 SHOWN = 5  # frame numbers in a warning
 
@@ -73,7 +75,7 @@ def read_sets(config: Config) -> Sets:
         why.append(reason)
     if data.replay:
         old = _inspected(old_files, config, texts)
-        why.append(_mix(sets, [f for f in old if not f.is_isolated_atom], config))
+        why.append(mix(sets, [f for f in old if not f.is_isolated_atom], config))
     for name, pattern in set_names(data.test, sets).items():
         sets[name] = _inspected(read_files([pattern], given), config, texts, measured=True)
     atoms, told = _isolated_given(data)
@@ -226,21 +228,6 @@ def _split(frames: Sequence[Frame], data: Data, seed: int) -> tuple[Sequence[Fra
         held = (f"frame {frames[i].index} for {', '.join(sorted(found))}" for i, found in always.items())
         text += f"; always trained on, as too few frames hold these elements: {'; '.join(held)}"
     return take(frames, train), take(frames, valid), text
-
-
-def _mix(sets: dict[str, Sequence[Frame]], old: Sequence[Frame], config: Config) -> str:
-    """Old frames join those for training and validation; says how many."""
-    if any(isinstance(frames, Prepared) for frames in (old, sets["train"], sets["valid"])):
-        raise ValueError(
-            "replay mixes frames in memory, but a prepared set is given; give the files it was made of"
-        )
-    n_new = len(sets["train"]) + len(sets["valid"])
-    n = min(len(old), max(1, round(config.data.replay_ratio * n_new)))
-    order = np.random.default_rng([config.fit.seed, n_new]).permutation(len(old))[:n]
-    n_valid = min(round(config.data.valid_fraction * n), n - 1)
-    sets["valid"] = [*sets["valid"], *(old[i] for i in sorted(order[:n_valid]))]
-    sets["train"] = [*sets["train"], *(old[i] for i in sorted(order[n_valid:]))]
-    return f"{n} of {len(old)} old frames mixed in with {n_new} new ones, {n_valid} of them for validation"
 
 
 def _how(frames: Sequence[Frame], data: Data) -> str:

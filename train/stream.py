@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
@@ -13,7 +15,8 @@ import torch
 
 from potential.graph import Graph
 from train.batches import Sample, normalized, prepare
-from train.columns import sizes
+from train.columns import Integers, sizes
+from train.config import Fit
 from train.data.dataset import Frame
 from train.data.labels import LABELS
 from train.loss import Targets
@@ -21,6 +24,7 @@ from train.prepared.read import Prepared
 from train.prepared.schema import BITS
 from train.workers import answering
 
+COUNTED = 500  # samples whose edges are counted at a time
 Fetch: TypeAlias = Callable[[Iterable[Any]], Iterator[Sequence[Sample]]]  # of arrays or lists of positions
 
 
@@ -31,6 +35,7 @@ class Stream(Sequence[Sample]):
     frames: Prepared
     cutoff: float  # Å
     mean: tuple[float, ...] = field(default=(1.0,) * len(LABELS))  # of the weights, by which they are divided
+    edges: Integers | None = None  # of each sample, where they were counted (`with_edges`)
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -84,6 +89,67 @@ def n_atoms(samples: Sequence[Sample]) -> Any:
     return np.array([len(s.graph.positions) for s in samples], dtype=np.int64)
 
 
+def cores() -> int:
+    """Cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on every system
+        return os.cpu_count() or 1
+
+
+def choose_workers(fit: Fit, frames: Sequence[Frame], ranks: int) -> tuple[Fit, list[str]]:
+    """How many processes read the frames beside each of `ranks` (all taken to be on this machine), and why."""
+    prepared = isinstance(frames, Prepared)
+    if fit.workers >= 0:
+        idle = f"workers = {fit.workers} changes nothing: only a set made by potential-prepare is read by workers"
+        return fit, [idle] * (fit.workers > 0 and not prepared)
+    n = int(prepared and cores() > ranks)
+    reason = (
+        "reads the prepared set while a step is computed"
+        if n
+        else "no core is left to read the prepared set beside"
+    )
+    return replace(fit, workers=n), [f"workers {n}: {reason}"] * prepared
+
+
+def n_edges(samples: Sequence[Sample]) -> Integers:
+    """(n_samples,) edges of each; those of a prepared set must be known."""
+    if isinstance(samples, Stream):
+        assert samples.edges is not None
+        return samples.edges
+    return np.array([len(s.graph.center) for s in samples], dtype=np.int64)
+
+
+def with_edges(samples: Sequence[Sample], fit: Fit) -> tuple[Sequence[Sample], Integers | None, list[str]]:
+    """The samples, the numbers of their edges where `fit.batch_edges` bounds them, and what that took in words.
+
+    Of a prepared set they are read where they were stored for this cutoff, and counted by the workers where not.
+
+    Raises:
+        ValueError: see `batches.prepare`.
+    """
+    if not fit.batch_edges:
+        return samples, None, []
+    told = []
+    if isinstance(samples, Stream):
+        path, cutoff, begun = samples.frames.store.path, samples.cutoff, time.monotonic()
+        counts = samples.frames.n_edges(cutoff)
+        if counts is None:
+            parts = [range(k, min(k + COUNTED, len(samples))) for k in range(0, len(samples), COUNTED)]
+            with answering(partial(_count_edges, samples), fit.workers) as answers:
+                counts = np.array([n for part in answers(parts) for n in part], dtype=np.int64)
+            told.append(
+                f"edges of {path} within {cutoff:g} Å counted in {time.monotonic() - begun:.0f} s, as at every start "
+                f"and --resume; potential-prepare --cutoff {cutoff:g} stores their numbers in the set"
+            )
+        samples = replace(samples, edges=counts)
+    return samples, n_edges(samples), told
+
+
+def _count_edges(samples: Sequence[Sample], rows: Sequence[int]) -> list[int]:
+    return [len(samples[k].graph.center) for k in rows]
+
+
 def feed_digest(samples: Sequence[Sample], content: Any, weights: Any) -> None:
     """What tells these samples and their weights from others goes into two digests; nothing is read for it."""
     if isinstance(samples, Stream):
@@ -105,7 +171,8 @@ def feeding(samples: Sequence[Sample], workers: int) -> Iterator[Fetch]:
     if not workers or not isinstance(samples, Stream):
         yield lambda batches: ([samples[k] for k in index] for index in batches)
         return
-    with answering(partial(_pack, samples), workers) as answers:
+    alone = replace(samples, edges=None)  # numbers that a worker does not need
+    with answering(partial(_pack, alone), workers) as answers:
         yield lambda batches: ([_unpack(one) for one in packed] for packed in answers(batches))
 
 

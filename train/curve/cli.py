@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from train.config import Config, check, set_name
+from train.config import Config, check
+from train.names import set_name
 from train.options import add_labels, data_settings
 from train.toml import parse_assignment, read_toml, update
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 LABELS = ("energy", "forces", "stress")
 NONE = "none"  # as an explicit key: do not read this label
 CALCULATOR = "calculator"
+SHOWN = 8  # frames that an error lists
 # The label's own name comes first: that is where ASE keeps the results of a calculator.
 PLAIN = {
     "energy": (
@@ -111,9 +112,12 @@ def _refuse_misspelt(label: str, have: set[int], frames: Sequence[dict[str, Any]
         if not near and label != "stress":  # stress may be absent; its name within another is no hint
             near = [name for name in names if label.rstrip("s") in name.lower()][:1]
         if near:
+            with_it = [str(k) for k, other in enumerate(frames) if k not in have and near[0] in other]
+            listed = f"frames {', '.join(with_it[:SHOWN])}{', ...' * (len(with_it) > SHOWN)}"
+            places = f", in {len(with_it)} of {len(frames)} ({listed})" * (len(with_it) < len(frames))
             raise ValueError(
                 f"{source}, frame {index}: no {label} under a usual name ({label}, REF_{label}, dft_{label}, "
-                f"...); did you mean '{near[0]}'? Rename it, or say --{label}-key {near[0]}; "
+                f"...); did you mean '{near[0]}'{places}? Rename it, or say --{label}-key {near[0]}; "
                 f"--{label}-key {NONE} if it is not a label"
             )
 

@@ -6,7 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from train.config import Config, set_names
+from train.config import Config
+from train.names import set_names
 from train.options import add_files, add_labels, add_targets, data_settings
 from train.toml import update
 

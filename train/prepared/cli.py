@@ -36,6 +36,13 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--workers", type=int, default=0, help="processes that parse, besides this one (default: 0)"
     )
+    p.add_argument(
+        "--cutoff",
+        type=float,
+        default=0.0,
+        metavar="LENGTH",
+        help="count the edges within it, in Å, for --batch-edges of a model with this cutoff",
+    )
     add_labels(p, gaps=False)
     return p
 
@@ -54,12 +61,14 @@ def main(arguments: list[str] | None = None) -> int:
             raise ValueError(f"--output is {args.output}; a prepared set must be named *.h5 or *.hdf5")
         if args.workers < 0:
             raise ValueError(f"--workers is {args.workers}; it cannot be negative")
+        if not 0 <= args.cutoff < float("inf"):
+            raise ValueError(f"--cutoff is {args.cutoff}; it must be a positive length in Å")
         given = {k: getattr(args, k) for k in LABEL_OPTIONS if getattr(args, k) is not None}
         data = update(Config(), {"data": given}).data
         from train.data.keys import keys
         from train.prepared.write import prepare_files
 
-        written = prepare_files(args.files, Path(args.output), keys(data), args.workers, tell)
+        written = prepare_files(args.files, Path(args.output), keys(data), args.workers, tell, args.cutoff)
     except ValueError as error:
         print(f"potential-prepare: {error}", file=sys.stderr)
         return 1

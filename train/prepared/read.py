@@ -15,39 +15,44 @@ from numpy.typing import NDArray
 
 from train.config import Weights
 from train.data.dataset import Found, Frame
-from train.data.hdf5 import FORMAT, SIGNATURE
+from train.data.hdf5 import SIGNATURE
 from train.data.keys import Keys
 from train.data.labels import LABELS
-from train.prepared.schema import BITS, SHAPES, TABLES, VERSION
+from train.prepared.check import Tables, attributes, check_file, check_frame, ours, require
+from train.prepared.schema import BITS, SHAPES
 
 Integers = NDArray[np.int64]
-DAMAGED = (OSError, KeyError, RuntimeError, TypeError, ValueError, UnicodeDecodeError)
 
 
 @dataclass(frozen=True, eq=False)
 class Store:
-    """An open file: what is read of it frame by frame, and in memory 21 bytes per frame."""
+    """An open file: what is read of it frame by frame, and in memory 25 bytes per frame."""
 
     path: str
 
     @cached_property
-    def _file(self) -> Any:
+    def _opened(self) -> tuple[dict[str, Any], dict[str, Any], Tables]:
+        """Attributes, datasets and tables of the file, which agree with each other."""
         import h5py
 
         try:
             file = h5py.File(self.path, "r")
-            known = dict(file.attrs)
-        except DAMAGED as error:
-            raise _damaged(self.path, "cannot be opened", error) from error
-        if known.get("format") != FORMAT or known.get("version") != VERSION:
-            raise ValueError(
-                f"{self.path}: not a prepared set of this version; make one with potential-prepare"
-            )
-        return file
+            known = attributes(file)
+            if ours(known):
+                tables = check_file(file, known)
+                return known, {name: file[name] for name in SHAPES if name in file}, tables
+        except Exception as error:  # the HDF5 library raises whatever it makes of a damaged file
+            raise _damaged(self.path, "the set", error) from error
+        raise ValueError(f"{self.path}: not a prepared set of this version; make one with potential-prepare")
 
-    @cached_property
+    @property
     def _datasets(self) -> dict[str, Any]:
-        return {name: self._file[name] for name in SHAPES if name in self._file}
+        return self._opened[1]
+
+    @property
+    def tables(self) -> Tables:
+        """files, kinds and element_sets."""
+        return self._opened[2]
 
     def column(self, name: str, rows: slice = slice(None)) -> Any:
         """Some rows of a dataset.
@@ -57,14 +62,13 @@ class Store:
         """
         try:
             return self._datasets[name][rows]
-        except DAMAGED as error:
-            raise _damaged(
-                self.path, f"{name} {rows.start or 0} to {rows.stop or 'the end'}", error
-            ) from error
+        except Exception as error:  # see above
+            what = f"{name} {rows.start or 0} to {rows.stop or 'the end'}"
+            raise _damaged(self.path, what, error) from error
 
     @cached_property
     def sha256(self) -> str:
-        return str(self._file.attrs["sha256"])
+        return str(self._opened[0]["sha256"])
 
     @cached_property
     def ends(self) -> Integers:
@@ -81,25 +85,38 @@ class Store:
         found: NDArray[np.uint8] = self.column("labels")
         return found
 
+    def n_edges(self, cutoff: float) -> Integers | None:
+        """(n_frames,) edges of each within a cutoff (Å); None where others or none were counted."""
+        if "n_edges" not in self._datasets or self._opened[0].get("cutoff") != cutoff:
+            return None
+        counts: Integers = self.column("n_edges").astype(np.int64)
+        return counts
+
     @cached_property
     def kind(self) -> NDArray[np.int32]:
         found: NDArray[np.int32] = self.column("kind")
         return found
 
     @cached_property
-    def tables(self) -> dict[str, list[Any]]:
-        """files, kinds and element_sets."""
-        try:
-            found = json.loads(self._file["tables"][()].tobytes())
-            return {name: found[name] for name in TABLES}
-        except DAMAGED as error:
-            raise _damaged(self.path, "tables", error) from error
+    def elements(self) -> NDArray[np.int32]:
+        """(n_frames,) row of the tables of elements."""
+        found: NDArray[np.int32] = self.column("elements")
+        return found
 
     def info(self, k: int) -> dict[str, Any]:
+        """The info of one frame.
+
+        Raises:
+            ValueError: a damaged file.
+        """
         begin, end = self._info_ends[k : k + 2]
         text = self.column("info", slice(begin, end)).tobytes() if end > begin else b"{}"
-        found: dict[str, Any] = json.loads(text)
-        return found
+        try:
+            found = json.loads(text)
+            require(isinstance(found, dict), "no JSON object")
+        except (ValueError, RecursionError) as error:
+            raise _damaged(self.path, f"info of frame {k}", error) from error
+        return dict(found)
 
     def frame(self, k: int) -> Frame:
         """One frame, without weights.
@@ -116,11 +133,20 @@ class Store:
             pbc=self.column("pbc", one)[0] if "pbc" in has else None,
             info=self.info(k),
         )
+        labels = {
+            name: self.column(name, of_atoms) if name == "forces" else self.column(name, one)[0]
+            for name in LABELS
+            if bits & BITS[name]
+        }
+        try:
+            check_frame(atoms, labels, self.tables["element_sets"][self.elements[k]])
+        except ValueError as error:
+            raise _damaged(self.path, f"frame {k}", error) from error
         return Frame(
             atoms,
-            energy=float(self.column("energy", one)[0]) if bits & BITS["energy"] else None,
-            forces=self.column("forces", of_atoms) if bits & BITS["forces"] else None,
-            stress=self.column("stress", one)[0] if bits & BITS["stress"] else None,
+            energy=float(labels["energy"]) if "energy" in labels else None,
+            forces=labels.get("forces"),
+            stress=labels.get("stress"),
             source=self.path,
             index=k,
             config_type=self.tables["kinds"][self.kind[k]][0],
@@ -192,6 +218,11 @@ class Prepared(Sequence[Frame]):
     def n_atoms(self) -> Integers:
         return self.store.ends[self.rows + 1] - self.store.ends[self.rows]
 
+    def n_edges(self, cutoff: float) -> Integers | None:
+        """(n_frames,) edges within a cutoff (Å), if they were counted for it when the set was made."""
+        counts = self.store.n_edges(cutoff)
+        return None if counts is None else counts[self.rows]
+
     def take(self, positions: Any) -> Prepared:
         """The frames at these positions."""
         return replace(self, rows=self.rows[np.asarray(positions, dtype=np.int64)])
@@ -211,7 +242,7 @@ def is_prepared(path: str | Path) -> bool:
             if raw.read(len(SIGNATURE)) != SIGNATURE:
                 return False
         with h5py.File(path, "r") as file:
-            return bool(file.attrs.get("format") == FORMAT and file.attrs.get("version") == VERSION)
+            return ours(attributes(file))
     except Exception:  # the HDF5 library raises whatever it makes of a damaged file
         return False
 

@@ -3,10 +3,11 @@
 Everything is in eV, Å and what follows from them. Every dataset is cut into chunks, each compressed (gzip, bytes
 shuffled) and with a checksum (Fletcher) that HDF5 verifies whenever it reads; its own structures carry checksums too.
 
-Attributes of the file:
+Attributes of the file, texts of fixed length (others lie in a heap without a checksum):
     format, version      "equiv-potential frames", 2
     energy_unit, length_unit   "eV", "Ang"
     sha256               of the sha256 of all parts (`digest`), in order
+    cutoff               Å, of n_edges; absent without it
 
 Datasets, for n_frames structures with n atoms in all, one after the other:
     n_atoms        (n_frames,) int64
@@ -23,6 +24,7 @@ Datasets, for n_frames structures with n atoms in all, one after the other:
     info_size      (n_frames,) int64 bytes of each
     kind           (n_frames,) int32, a row of kinds
     elements       (n_frames,) int32, a row of element_sets
+    n_edges        (n_frames,) int32, directed pairs of atoms within the cutoff; absent unless it was given
     fingerprint    (n_frames,) uint64, equal for equal structures (`checks.fingerprint`, its first 8 bytes)
     source, source_frame   (n_frames,) int32 and int64: row of files, number of the frame there
     tables         (n_bytes,) uint8, JSON: files (names), kinds ([config_type, config_weight]), element_sets (symbols)
@@ -58,22 +60,24 @@ SHAPES: dict[str, tuple[str, tuple[int, ...]]] = {  # type and shape of one entr
     "info_size": ("int64", ()),
     "kind": ("int32", ()),
     "elements": ("int32", ()),
+    "n_edges": ("int32", ()),
     "fingerprint": ("uint64", ()),
     "source": ("int32", ()),
     "source_frame": ("int64", ()),
 }
 BITS = {name: 1 << k for k, name in enumerate(LABELS)}
-ABSENT = {"cell": 0.0, "pbc": False, "energy": np.nan, "forces": np.nan, "stress": np.nan}
+ABSENT = {"cell": 0.0, "pbc": False, "energy": np.nan, "forces": np.nan, "stress": np.nan, "n_edges": 0}
 TABLES = ("files", "kinds", "element_sets")
 
 Arrays = dict[str, Any]
 
 
-def encode(frames: Sequence[Frame]) -> tuple[Arrays, dict[str, list[Any]]]:
-    """The datasets of some frames of one file, and their tables.
+def encode(frames: Sequence[Frame], cutoff: float = 0.0) -> tuple[Arrays, dict[str, list[Any]]]:
+    """The datasets of some frames of one file, and their tables; edges are counted within a `cutoff` (Å) above 0.
 
     Raises:
-        ValueError: a label, position or cell that is not finite, or a config_weight that is no weight.
+        ValueError: a label, position or cell that is not finite, a config_weight that is no weight, or a structure
+            without a graph.
     """
     kinds: dict[tuple[str | None, float], int] = {}
     sets: dict[tuple[str, ...], int] = {}
@@ -92,6 +96,7 @@ def encode(frames: Sequence[Frame]) -> tuple[Arrays, dict[str, list[Any]]]:
             "info_size": len(text),
             "kind": kinds.setdefault((frame.config_type, config_weight(frame)), len(kinds)),
             "elements": sets.setdefault(tuple(sorted(set(atoms.symbols))), len(sets)),
+            "n_edges": _n_edges(frame, cutoff) if cutoff else 0,
             "fingerprint": int(fingerprint(frame)[:16], 16),
             "source": 0,
             "source_frame": frame.index,
@@ -110,6 +115,15 @@ def encode(frames: Sequence[Frame]) -> tuple[Arrays, dict[str, list[Any]]]:
     return arrays, {"kinds": [list(k) for k in kinds], "element_sets": [list(s) for s in sets]}
 
 
+def _n_edges(frame: Frame, cutoff: float) -> int:
+    from potential.graph import from_atoms  # with torch, which nothing else here needs
+
+    try:
+        return len(from_atoms(frame.atoms, cutoff).center)
+    except ValueError as error:
+        raise ValueError(f"{frame.name}: {error}") from error
+
+
 def _refuse_not_finite(frame: Frame) -> None:
     values = {name: getattr(frame, name) for name in LABELS}
     values |= {"positions": frame.atoms.positions, "cell": frame.atoms.cell.array}
@@ -122,9 +136,9 @@ def _refuse_not_finite(frame: Frame) -> None:
 
 
 def digest(arrays: Mapping[str, Any], tables: Mapping[str, Any]) -> str:
-    """sha256 of the content of one part."""
+    """sha256 of the content of one part, counted edges left out: they follow from it."""
     found = hashlib.sha256(json.dumps(tables).encode())
-    for name in SHAPES:
+    for name in (name for name in SHAPES if name != "n_edges"):
         found.update(f"{name} {arrays[name].shape}".encode())
         found.update(np.ascontiguousarray(arrays[name]).tobytes())
     return found.hexdigest()

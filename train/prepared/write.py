@@ -37,9 +37,16 @@ class Written:
 
 
 def prepare_files(
-    patterns: Sequence[str], output: Path, keys: Keys, workers: int = 0, tell: Callable[[str], None] = print
+    patterns: Sequence[str],
+    output: Path,
+    keys: Keys,
+    workers: int = 0,
+    tell: Callable[[str], None] = print,
+    cutoff: float = 0.0,
 ) -> Written:
     """Convert files to one prepared set; what an interrupted call has done is not done again.
+
+    With a `cutoff` (Å) above 0 the edges of every structure are counted.
 
     Raises:
         ValueError: files that cannot be read, labels under different keys, an output that exists.
@@ -50,10 +57,10 @@ def prepare_files(
     if not output.parent.is_dir():
         raise ValueError(f"{output}: there is no directory {output.parent}; make it first")
     folder = output.with_name(f".{output.name}.parts")
-    _begin(folder, paths, keys, output)
+    _begin(folder, paths, (keys, cutoff), output)
     todo = ((number, block) for number, block in enumerate(b for path in paths for b in blocks(path)))
     done = 0
-    with answering(partial(_make_part, keys=keys, folder=str(folder)), workers) as answers:
+    with answering(partial(_make_part, keys=keys, folder=str(folder), cutoff=cutoff), workers) as answers:
         parts: list[Path] = []
         for n_frames in answers(_unless_there(todo, folder)):
             parts.append(folder / _name(len(parts)))
@@ -61,7 +68,7 @@ def prepare_files(
             tell(f"{done} frames")
     said = [_said(part) for part in parts]
     _check_keys(said, keys)
-    written = write_parts(output, map(_load, parts), paths)
+    written = write_parts(output, map(_load, parts), paths, cutoff)
     shutil.rmtree(folder)
     return written
 
@@ -86,8 +93,8 @@ def write_frames(output: Path, frames: Iterable[Frame], source: str = "") -> Wri
     return write_parts(output, parts(), [source])
 
 
-def _part(frames: Sequence[Frame], source: str) -> Part:
-    arrays, tables = encode(frames)
+def _part(frames: Sequence[Frame], source: str, cutoff: float = 0.0) -> Part:
+    arrays, tables = encode(frames, cutoff)
     return arrays, {**tables, "source": source, "sha256": digest(arrays, tables)}
 
 
@@ -95,11 +102,19 @@ def _name(number: int) -> str:
     return f"part-{number:06d}.npz"
 
 
-def _begin(folder: Path, paths: Sequence[str], keys: Keys, output: Path) -> None:
+def _begin(folder: Path, paths: Sequence[str], how: tuple[Keys, float], output: Path) -> None:
     """Make the folder of parts, or see that those there are of the same files and settings."""
     files = [(str(Path(p).resolve()), Path(p).stat().st_size, Path(p).stat().st_mtime_ns)
              for p in paths if Path(p).is_file()]  # fmt: skip
-    plan = json.dumps({"files": files, "keys": asdict(keys), "version": VERSION, "cut": [FRAMES, ATOMS]})
+    keys, cutoff = how
+    content = {
+        "files": files,
+        "keys": asdict(keys),
+        "version": VERSION,
+        "cut": [FRAMES, ATOMS],
+        "cutoff": cutoff,
+    }
+    plan = json.dumps(content)
     record = folder / "plan.json"
     if record.exists() and record.read_text(encoding="utf-8") != plan:
         raise ValueError(
@@ -118,12 +133,12 @@ def _unless_there(todo: Iterable[tuple[int, Block]], folder: Path) -> Iterator[t
         yield number, block.n_frames if (folder / _name(number)).exists() else block
 
 
-def _make_part(question: tuple[int, Block | int], keys: Keys, folder: str) -> int:
+def _make_part(question: tuple[int, Block | int], keys: Keys, folder: str, cutoff: float) -> int:
     number, block = question
     if isinstance(block, int):
         return block
     frames, found = label(structures(block), block.said, keys, (block.source, block.first), optional=True)
-    arrays, said = _part(frames, block.source)
+    arrays, said = _part(frames, block.source, cutoff)
     said |= {"first": block.first, "keys": {name: getattr(found, name) for name in LABELS}}
     said |= {"units": found.units, "notes": found.notes}
     path = Path(folder) / _name(number)
@@ -170,8 +185,8 @@ def _check_keys(parts: Sequence[dict[str, Any]], keys: Keys) -> None:
         )
 
 
-def write_parts(output: Path, parts: Iterable[Part], files: Sequence[str]) -> Written:
-    """One file of all parts, completely or not at all.
+def write_parts(output: Path, parts: Iterable[Part], files: Sequence[str], cutoff: float = 0.0) -> Written:
+    """One file of all parts, completely or not at all; `cutoff` is that of their edges, where they are counted.
 
     Raises:
         ValueError: no frames.
@@ -212,8 +227,9 @@ def write_parts(output: Path, parts: Iterable[Part], files: Sequence[str]) -> Wr
         file.create_dataset(
             "tables", data=np.frombuffer(text.encode(), np.uint8), chunks=True, fletcher32=True
         )
-        file.attrs.update({"format": FORMAT, "version": VERSION, "energy_unit": "eV", "length_unit": "Ang",
-                           "sha256": whole.hexdigest()})  # fmt: skip
+        texts = {"format": FORMAT, "energy_unit": "eV", "length_unit": "Ang", "sha256": whole.hexdigest()}
+        file.attrs.update({name: np.bytes_(text) for name, text in texts.items()})
+        file.attrs.update({"version": VERSION, **({"cutoff": cutoff} if cutoff else {})})
     partial_file.replace(output)
     return Written(n_frames, n_atoms, output.stat().st_size, tuple(lines))
 

@@ -50,7 +50,7 @@ def sources(run: Run) -> dict[str, str]:
 def held_out(run: Run) -> tuple[str, str]:
     """The set that the headline quotes (the first test, else validation) and the training data's name."""
     errors = run.rows("errors")
-    tests = [name for name in errors if name not in ("train", "valid")]
+    tests = [name for name in errors if name not in ("train", "valid", "replay")]
     chosen = next(iter([*tests, *(name for name in ("valid", "train") if name in errors)]), "")
     trained_on = sources(run).get("train", "") or next(iter(sources(run).values()), "")
     return chosen, Path(trained_on).name or "an unnamed data set"
@@ -113,6 +113,8 @@ def error_table(run: Run) -> str:
     found = [f"{escape(name)}: {escape(source)}" for name, source in sources(run).items()]
     note = f'<p class="note">Read from: {"; ".join(found)}.</p>' if found else ""
     earlier = errors_of(run, run.rows("errors_before"))
+    unknown = escape(str(run.summary.get("no_errors_before") or ""))
+    earlier += f'<p class="note">{unknown[:1].upper()}{unknown[1:]}.</p>' if unknown else ""
     before = f"<h3>Before, with the model that it started from</h3>{earlier}" if earlier else ""
     return errors_of(run, run.rows("errors")) + note + before
 

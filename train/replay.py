@@ -1,0 +1,74 @@
+"""Old frames that come along when a saved potential is trained on new ones, so that they are not forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from potential.model import Potential
+from train.config import Config
+from train.data.dataset import Frame
+from train.prepared.read import Prepared
+
+REPLAY = "replay"  # the set of old frames that neither train nor validate
+
+
+def mix(sets: dict[str, Sequence[Frame]], old: Sequence[Frame], config: Config) -> str:
+    """Old frames join those for training and validation, or a set of their own where validation has given files; says
+    how many."""
+    apart = bool(config.data.valid)
+    joined = [old, sets["train"], *([] if apart else [sets["valid"]])]
+    if any(isinstance(frames, Prepared) for frames in joined):
+        raise ValueError(
+            "replay mixes frames in memory, but a prepared set is given; give the files it was made of"
+        )
+    n_new = len(sets["train"]) + len(sets["valid"]) * (not apart)
+    n = min(len(old), max(1, round(config.data.replay_ratio * n_new)))
+    order = np.random.default_rng([config.fit.seed, n_new]).permutation(len(old))[:n]
+    n_valid = min(max(round(config.data.valid_fraction * n), int(apart)), n - 1)
+    if n_valid:
+        name = REPLAY if apart else "valid"
+        sets[name] = [*sets.get(name, []), *(old[i] for i in sorted(order[:n_valid]))]
+    sets["train"] = [*sets["train"], *(old[i] for i in sorted(order[n_valid:]))]
+    text = f"{n} of {len(old)} old frames mixed in with {n_new} new ones, {n_valid} of them "
+    if apart:
+        return f"{text}kept out as the set {REPLAY}, to see what is forgotten; the given files alone validate"
+    return f"{text}for validation"
+
+
+def of_old(sets: Mapping[str, Sequence[Frame]]) -> list[str]:
+    """The sets that may hold old frames."""
+    return [name for name in ("train", "valid", REPLAY) if name in sets]
+
+
+def require_known(start: Potential, sets: Mapping[str, Sequence[Frame]], replay: Sequence[str]) -> None:
+    """Old frames hold elements of the starting model only.
+
+    Raises:
+        ValueError: naming a frame that does not.
+    """
+    if not replay:
+        return
+    for frame in (f for name in of_old(sets) for f in sets[name] if f.source in replay):
+        other = sorted(set(frame.atoms.symbols) - set(start.statistics.elements))
+        if other:
+            raise ValueError(
+                f"{frame.name}: holds {', '.join(other)}, but the model to start from knows "
+                f"{', '.join(start.statistics.elements)}; --replay is for frames that it was trained on: give this "
+                "file among those to train on"
+            )
+
+
+def moved(frames: Sequence[Frame], sources: Iterable[str], move: Mapping[str, float]) -> Sequence[Frame]:
+    """Old frames with the energies they would have at the new E0; frames of other files as they are."""
+    old = set(sources)
+    if not old:
+        return frames
+    return [
+        replace(f, energy=f.energy + sum(move[s] for s in f.atoms.symbols))
+        if f.source in old and f.energy is not None
+        else f
+        for f in frames
+    ]
