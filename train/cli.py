@@ -111,12 +111,7 @@ def configuration(args: argparse.Namespace) -> tuple[Config, Path]:
     """
     config = update(Config(), {"fit": TUNING}) if args.start else Config()
     train = [*args.files, *(args.train or [])]
-    for name in train:
-        if (Path(name) / "config.toml").is_file():
-            raise ValueError(
-                f"{name} is the directory of a run, not a data file; go on with it by --resume --output {name}, or "
-                f"train its model on new files: potential-train new.xyz --from {Path(name) / 'model.safetensors'}"
-            )
+    refuse_runs(train)
     if args.resume:
         directory = Path(args.output or (f"{set_name(train[0])}-run" if train else "."))
         if not (directory / "config.toml").is_file():
@@ -174,6 +169,16 @@ def _without_preset(model: Mapping[str, Any]) -> dict[str, Any]:
 
     dials = {key for preset in presets(model.get("network", NETWORK)).values() for key in preset}
     return {k: v for k, v in model.items() if k not in dials}
+
+
+def refuse_runs(files: list[str]) -> None:
+    """Raises ValueError where the directory of a run stands in the place of a data file."""
+    for name in files:
+        if (Path(name) / "config.toml").is_file():
+            raise ValueError(
+                f"{name} is the directory of a run, not a data file; go on with it by --resume --output {name}, or "
+                f"train its model on new files: potential-train new.xyz --from {Path(name) / 'model.safetensors'}"
+            )
 
 
 def main(arguments: list[str] | None = None) -> int:
