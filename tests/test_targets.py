@@ -24,14 +24,16 @@ from potential.physics import Prediction
 from train import target as setting
 from train.batches import normalized, prepare
 from train.cli import configuration, main, parser
-from train.config import Config, Fit, check
+from train.config import Config, Data, Fit, check
 from train.data.dataset import Frame, read
+from train.data.hdf5 import write_hdf5
 from train.data.keys import Keys
 from train.doctor.inspection import inspect
 from train.evaluate import Predictions, errors, from_arrays
 from train.loss import differences, penalties, spread, total, units
 from train.plan import require_labels
 from train.schedule import score
+from train.sets import read_sets
 from train.target import KNOWN, Target, dimension, order, resolved
 from train.target_facts import target_facts
 
@@ -216,6 +218,16 @@ def test_half_a_vector_is_a_problem(tmp_path: Path) -> None:
     frames, found = read(tmp_path / "w.xyz", keys(dipole=Target()))
     (problem,) = inspect(frames, found).problems
     assert "frame 1: dipole not finite" in problem
+
+
+def test_hdf5_has_no_place_for_them(tmp_path: Path) -> None:
+    write(tmp_path / "w.xyz", waters(3))
+    frames, _ = read(tmp_path / "w.xyz", keys(dipole=Target()))
+    with pytest.raises(ValueError, match="no place for dipole"):
+        write_hdf5(tmp_path / "w.h5", frames)
+    write_hdf5(tmp_path / "w.h5", [replace(f, targets={}) for f in frames])
+    with pytest.raises(ValueError, match="no frame has the target dipole"):
+        read_sets(Config(data=Data(train=(str(tmp_path / "w.h5"),)), targets={"dipole": Target()}))
 
 
 # --- measuring ----------------------------------------------------------------------------------------------

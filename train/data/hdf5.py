@@ -55,10 +55,15 @@ def write_hdf5(path: str | Path, frames: Sequence[Frame]) -> None:
     """Write labelled frames, completely or not at all; their sources are not kept.
 
     Raises:
-        ValueError: no frames, or a label that is not finite, since NaN means absent in the file.
+        ValueError: no frames, a label that is not finite, since NaN means absent in the file, or targets beside energy,
+            forces and stress, for which the format has no place.
     """
     import h5py
 
+    if others := sorted({name for frame in frames for name in frame.targets}):
+        raise ValueError(
+            f"{path}: has no place for {', '.join(others)}; read the frames without, or write extended XYZ"
+        )
     if not frames:
         raise ValueError(f"{path}: no frames to write; give at least one")
     path = Path(path)
