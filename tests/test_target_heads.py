@@ -172,8 +172,9 @@ def test_supercell_and_distance(network: str) -> None:
             close(both[name], parts[0][name] + parts[1][name], facts)
 
 
-def test_isolated_atom_has_its_offset_exactly(network: str) -> None:
-    potential = model(network)
+@pytest.mark.parametrize("dtype", BOUND)
+def test_isolated_atom_has_its_offset_exactly(network: str, dtype: str) -> None:
+    potential = model(network, dtype)
     for k, symbol in enumerate(ELEMENTS):
         for name, value in said(potential, Atoms(symbol)).items():
             facts = next(t for t in potential.statistics.targets if t.name == name)
@@ -184,6 +185,8 @@ def test_isolated_atom_has_its_offset_exactly(network: str) -> None:
             elif own:
                 expected[:] = own
             assert (value[0] == expected).all()
+            among = said(potential, ethanol() + Atoms(symbol, [[99.0, 0.0, 0.0]]))[name]
+            assert facts.per != "atom" or (among[-1] == expected).all()
 
 
 def test_two_precisions(network: str) -> None:
