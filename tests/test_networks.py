@@ -358,7 +358,7 @@ def test_egnn_moves_positions() -> None:
     net = EGNN(config, 3, mean_neighbors=5.0)
     vectors, species, center, neighbor = edges(atoms)
     for layer in net.layers[:-1]:
-        layer.move[1].weight.data *= 3000.0
+        layer.move[1].weight.data *= 300.0
     silu, n = torch.nn.functional.silu, len(atoms)
     x, h = torch.from_numpy(atoms.positions), net.embedding[species]
     start = x.clone()
@@ -366,7 +366,7 @@ def test_egnn_moves_positions() -> None:
         move, gathered = torch.zeros(n, 3).double(), torch.zeros(n, 4).double()
         for i, j in zip(center.tolist(), neighbor.tolist(), strict=True):
             fade = envelope((start[i] - start[j]).norm(), 3.0)
-            d2 = ((x[i] - x[j]) / 3.0).square().sum().view(1)
+            d2 = (x[i] - x[j]).square().sum().view(1)
             m = fade * silu(layer.message[1](silu(layer.message[0](torch.cat([h[i], h[j], d2])))))
             gathered[i] += m / math.sqrt(5.0)
             if len(layer.move):

@@ -42,7 +42,7 @@ def egnn(problem: Problem) -> tuple[Tensor, Tensor]:
     ours = EGNN(config, 3, mean_neighbors=1.0)
     c = config.channels
     together, positions = everybody(problem)
-    feats, coors = ours.embedding[together.species].unsqueeze(0), positions.unsqueeze(0) / config.cutoff
+    feats, coors = ours.embedding[together.species].unsqueeze(0), positions.unsqueeze(0)
     for k, mine in enumerate(ours.layers):
         layer = egnn_pytorch.EGNN(c, m_dim=c, update_coors=k < config.n_layers - 1).double()
         wide(layer.edge_mlp[0], mine.message[0])
@@ -50,7 +50,7 @@ def egnn(problem: Problem) -> tuple[Tensor, Tensor]:
         wide(layer.node_mlp[0], mine.update[0])
         wide(layer.node_mlp[3], mine.update[1])
         if layer.coors_mlp is not None:
-            mine.move[1].weight.data *= 100.0  # so that moves are seen
+            mine.move[1].weight.data *= 10.0  # so that moves are seen
             wide(layer.coors_mlp[0], mine.move[0])
             wide(layer.coors_mlp[3], mine.move[1])
         feats, coors = layer(feats, coors)

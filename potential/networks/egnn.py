@@ -1,6 +1,6 @@
 """EGNN: scalar messages of distances, which also move the atoms; here their edges, since a network sees no positions.
 
-    m_ij   = phi_e(h_i, h_j, |r_ij|^2 / rc^2) f(r0_ij)           phi: MLPs with SiLU
+    m_ij   = phi_e(h_i, h_j, |r_ij|^2) f(r0_ij)                  phi: MLPs with SiLU; Å^2
     x_i   += C sum_j (x_i - x_j) phi_x(m_ij)     that is        u_i = -C sum_j r_ij phi_x(m_ij)
                                                                 r_ij += u_j - u_i
     h_i   += phi_h(h_i, C' sum_j m_ij)
@@ -95,7 +95,7 @@ class EGNN(nn.Module):
     def forward(self, vectors: Tensor, species: Tensor, center: Tensor, neighbor: Tensor) -> Tensor:
         lengths = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
         fade = envelope(lengths, self.config.cutoff)
-        h, r = self.embedding[species], vectors / self.config.cutoff
+        h, r = self.embedding[species], vectors
         for layer in self.layers:
             gathered, move = layer(h, r, fade, center, neighbor)
             r = r + (move.index_select(0, neighbor) - move.index_select(0, center)) / self.n
