@@ -164,7 +164,7 @@ KNOWN = {
     "painn": 32 * 3
     + 3 * ((32 * 32 + 32) + (96 * 32 + 96) + (96 * 20 + 96) + 64 * 32 + (64 * 32 + 32) + (96 * 32 + 96)),
     "egnn": 32 * 3
-    + 4 * ((65 * 32 + 32) + (32 * 32 + 32) + (64 * 32 + 32) + (32 * 32 + 32))
+    + 4 * ((73 * 32 + 32) + (32 * 32 + 32) + (64 * 32 + 32) + (32 * 32 + 32))
     + 3 * ((32 * 32 + 32) + 32),
     "l1net": 32 * 3
     + 2 * ((8 * 32 + 32 * 32 + 32 * 128) + (64 * 64 + 64 * 32) + 3 * (32 * 64 + 32 * 32))
@@ -358,7 +358,7 @@ def test_egnn_moves_positions() -> None:
     net = EGNN(config, 3, mean_neighbors=5.0)
     vectors, species, center, neighbor = edges(atoms)
     for layer in net.layers[:-1]:
-        layer.move[1].weight.data *= 300.0
+        layer.move[1].weight.data *= 1500.0
     silu, n = torch.nn.functional.silu, len(atoms)
     x, h = torch.from_numpy(atoms.positions), net.embedding[species]
     start = x.clone()
@@ -366,8 +366,9 @@ def test_egnn_moves_positions() -> None:
         move, gathered = torch.zeros(n, 3).double(), torch.zeros(n, 4).double()
         for i, j in zip(center.tolist(), neighbor.tolist(), strict=True):
             fade = envelope((start[i] - start[j]).norm(), 3.0)
+            basis = radial_basis((start[i] - start[j]).norm(), 8, 3.0)
             d2 = (x[i] - x[j]).square().sum().view(1)
-            m = fade * silu(layer.message[1](silu(layer.message[0](torch.cat([h[i], h[j], d2])))))
+            m = fade * silu(layer.message[1](silu(layer.message[0](torch.cat([h[i], h[j], d2, basis])))))
             gathered[i] += m / math.sqrt(5.0)
             if len(layer.move):
                 move[i] += (x[i] - x[j]) * fade * layer.move[1](silu(layer.move[0](m))) / 5.0
