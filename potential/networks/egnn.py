@@ -66,7 +66,7 @@ class Layer(nn.Module):
     def forward(
         self, h: Tensor, r: Tensor, edges: tuple[Tensor, Tensor], center: Tensor, neighbor: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """`edges`: f (n_edges, 1) and a -> messages summed over neighbors (n_atoms, channels), u of each atom (n_atoms, 3)."""
+        """`edges`: f (n_edges, 1) and a -> sums of messages (n_atoms, channels), u of each atom (n_atoms, 3)."""
         distance = r.square().sum(1, keepdim=True)
         fade, basis = edges
         pair = torch.cat([h.index_select(0, center), h.index_select(0, neighbor), distance, basis], dim=1)
