@@ -37,7 +37,7 @@ def everybody(problem: Problem) -> tuple[Problem, Tensor]:
 
 
 def egnn(problem: Problem) -> tuple[Tensor, Tensor]:
-    """Ours and theirs: scalars after four layers, three of which move the atoms; neither f nor a, as theirs has none."""
+    """Ours and theirs: scalars after four layers, three of which move the atoms; neither f nor a in it."""
     config = EGNNConfig(channels=12, n_radial=0, cutoff=problem.cutoff)
     ours = EGNN(config, 3, mean_neighbors=1.0)
     c = config.channels
