@@ -14,7 +14,7 @@ What differs: neighbors within the cutoff in place of all atoms, hence the envel
 the last layer moves nothing, as nobody would look; the energy is read by this package's head.
 
 Checked beside egnn-pytorch 0.2.8, which moves positions, with the same weights and no envelope, float64: scalars after
-four layers and their gradients agree to 4e-15 of the largest (bench/networks/check.py).
+four layers and their gradients agree to 2e-15 of the largest (bench/networks/check.py).
 """
 
 from __future__ import annotations
