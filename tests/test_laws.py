@@ -203,7 +203,7 @@ def within(request: pytest.FixtureRequest) -> Iterator[Within]:
         assert error <= BOUND[dtype], f"relative error {error:.1e}, allowed {BOUND[dtype]:.0e} in {dtype}"
 
     yield check
-    request.node.user_properties.append(("relative_error", worst[0]))
+    request.node.user_properties.append(("relative_error", float(worst[0])))
 
 
 def relative(got: Array, expected: Array) -> float:
