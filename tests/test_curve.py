@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from train.curve import fitters, words
+from train.curve import fitters, prepare, words
 from train.curve.cli import main
 from train.curve.contestants import contestants
 from train.curve.engine import Where, run
@@ -252,10 +252,84 @@ def test_without_a_test_file_some_of_the_pool_are_held_out(pool: Path, tmp_path:
     assert study.fixed["tests"] == ["held_out"]
 
 
+def test_groups_cannot_be_held_out_frame_by_frame(
+    pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [str(pool / "pool.xyz"), "--models", "baseline", "--set", "data.split=blocks"]
+    assert main([*words, "--output", str(tmp_path)]) == 1
+    assert "data.split = blocks, and no test file" in capsys.readouterr().err
+
+
+def test_data_of_a_start_that_failed_are_not_used(
+    pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first start, of other files, is killed before study.json is written."""
+
+    def killed(study: Study) -> None:
+        raise KeyboardInterrupt
+
+    output = tmp_path / "s"
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare, "save_study", killed)
+        assert (
+            main([str(pool / "hot.xyz"), "--models", "baseline", "--sizes", "3", "--output", str(output)])
+            == 130
+        )
+    assert (output / "data/held_out.h5").is_file()
+    assert main(command(pool, output)) == 0
+    assert sorted(path.name for path in (output / "data").glob("*.h5")) == [
+        "draw0-n10.h5", "draw0-n20.h5", "draw1-n10.h5", "draw1-n20.h5", "hot.h5"
+    ]  # fmt: skip
+
+
+def test_pool_tests_and_labels_belong_to_the_study(
+    pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another order of files, files in other roles and other labels are another study; a reference of nothing not."""
+    lines = (pool / "pool.xyz").read_text().splitlines(True)
+    for name, part in (("a", lines[: 17 * 20]), ("b", lines[17 * 20 :])):
+        (tmp_path / f"{name}.xyz").write_text("".join(part))
+    a, b, hot = (str(path) for path in (tmp_path / "a.xyz", tmp_path / "b.xyz", pool / "hot.xyz"))
+    small = [
+        "--sizes",
+        "5",
+        "--seeds",
+        "1",
+        "--draws",
+        "1",
+        "--models",
+        "baseline",
+        "--output",
+        str(tmp_path / "s"),
+    ]
+    assert main([a, b, "--test", hot, *small]) == 0
+    for files in ([b, a, "--test", hot], [a, hot, "--test", b]):
+        assert main([*files, *small]) == 1
+        assert "other files" in capsys.readouterr().err
+    assert main([a, b, "--test", hot, *small, "--forces-key", "none"]) == 1
+    assert "other labels" in capsys.readouterr().err
+    old = read_study(tmp_path / "s")
+    assert extended(old, replace(old, fixed={**old.fixed, "reference": "painn"})).fixed == old.fixed
+    with pytest.raises(ValueError, match="other match"):
+        extended(old, replace(old, fixed={**old.fixed, "reference": "painn", "match": "time"}))
+
+
+def test_frames_of_a_test_in_the_pool_are_refused(
+    pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = (pool / "pool.xyz").read_text().splitlines(True)
+    (tmp_path / "leak.xyz").write_text("".join(lines[17:34]))
+    assert main([*command(pool, tmp_path / "s"), "--test", str(tmp_path / "leak.xyz")]) == 1
+    assert "1 frames of the test leak are in the pool too" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("more", "complaint"),
     [
         (["--set", "fit.epochs=3"], "follow from"),
+        (["--models", "baseline,painn:fit.epochs=3"], "painn:fit.epochs=3: fit.epochs: seeds"),
+        (["--set", "fit.schedule=cosine"], "follow from"),
+        (["--workers", "8"], "--engine process"),
         (["--reference", "painn"], "none of the --models"),
         (["--draws", "0"], "must be positive"),
         (["--sizes", "1000"], "has 40 frames"),
@@ -417,6 +491,15 @@ def test_front_is_what_nothing_beats() -> None:
     assert training == {("a", 10): True, ("a", 20): True, ("b", 10): False}
     use = {(p.model, p.size): p.time for p in points(found, "t", "forces", "us_per_atom")}
     assert use == {("a", 10): 3.0, ("a", 20): 3.0, ("b", 10): 1.0}
+
+
+def test_batches_are_said_of_each_model_where_they_differ() -> None:
+    network = {"fitter": "network", "settings": {}}
+    models = {"a": network, "zero": {"fitter": "baseline"}}
+    study = {"fixed": {"settings": {"fit": {"batch_size": 5, "batch_atoms": 0}}}, "models": models}
+    assert words.batches(study) == "Batches of at most 5 structures at every size."
+    models["b"] = network | {"settings": {"fit.batch_size": 2}}
+    assert words.batches(study) == "Batches of at most 5 structures (a); 2 structures (b) at every size."
 
 
 def test_numbers_are_said_with_their_bounds() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -134,11 +135,9 @@ def configuration(args: argparse.Namespace) -> Config:
         section, key, value = parse_assignment(text)
         config = update(config, {section: {key: value}})
     fit, data = config.fit, config.data
-    for name in ("epochs", "minutes", "seed", "start"):
-        if getattr(fit, name):
-            raise ValueError(
-                f"fit.{name} = {getattr(fit, name)}: seeds and lengths follow from --seeds and --protocol"
-            )
+    require_free(
+        {f"fit.{name}" for name, x in vars(Config().fit).items() if getattr(fit, name) != x}, args.protocol
+    )
     if data.valid or data.replay or data.isolated_atoms:
         raise ValueError(
             "a study has no files for validation, replay or isolated atoms; put frames into the pool"
@@ -148,6 +147,21 @@ def configuration(args: argparse.Namespace) -> Config:
     if not data.train:
         raise ValueError("no pool; give files, for example: potential-curve train.xyz --test test.xyz")
     return config
+
+
+def require_free(given: Collection[str], protocol: str, model: str = "") -> None:
+    """Refuse settings that a study decides on, given to all models or to one.
+
+    Raises:
+        ValueError: one of them is among those given, as "fit.name".
+    """
+    lasting = ("schedule", "plateau_patience") if protocol == "converged" else ()
+    for name in ("epochs", "minutes", "seed", "start", "patience", *lasting):
+        if f"fit.{name}" in given:
+            raise ValueError(
+                f"{model + ': ' if model else ''}fit.{name}: seeds and lengths follow from --seeds and --protocol "
+                f"{protocol}; leave it out"
+            )
 
 
 def directory_of(args: argparse.Namespace) -> Path:
@@ -169,6 +183,12 @@ def fit_all(args: argparse.Namespace, directory: Path) -> dict[str, str]:
     check(config)
     models = contestants(args.models)
     names = [model.name for model in models]
+    for model in models:
+        require_free(model.settings, args.protocol, model.name)
+    if args.engine == "local" and (args.workers, args.threads) != (1, 1):
+        raise ValueError(
+            "--workers and --threads are for --engine process or submitit, local is this process: add --engine process"
+        )
     reference = args.reference or names[0]
     if reference not in names:
         raise ValueError(

@@ -17,7 +17,7 @@ from train.report.page import document
 def page(found: dict[str, Any]) -> str:
     """The whole report as HTML; all that comes from files is escaped."""
     charts: dict[str, Chart] = {}
-    pool = ", ".join(found["study"]["fixed"]["files"])
+    pool = ", ".join(name for name, _ in found["study"]["fixed"]["files"]["pool"])
     parts = [
         head(found),
         section("How the error falls", curves(found, charts)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 
 from potential import __version__
 from potential.model import Statistics, build
+from train.columns import prints
 from train.config import Config
 from train.curve.contestants import NETWORK, Contestant
 from train.curve.ledger import locked
@@ -31,6 +33,14 @@ from train.toml import as_sections, update
 
 HELD_OUT = 0.2  # of the pool, where no test file is given
 KEPT = ("valid_fraction", "folds", "fold", "split", "group_key")  # settings of [data] that fits use
+FILES = (
+    "train",
+    "valid",
+    "test",
+    "isolated_atoms",
+    "replay",
+    "replay_ratio",
+)  # the others say where labels are
 Say = Callable[[str], None]
 
 
@@ -58,16 +68,19 @@ def prepare(request: Request, say: Say) -> Study:
     """
     directory = request.directory
     if directory.exists() and not (directory / "study.json").is_file() and any(directory.iterdir()):
-        known = {"data", "results.jsonl", ".study.lock", "locks"}
-        if {path.name for path in directory.iterdir()} - known:
+        there = {path.name for path in directory.iterdir()}
+        if ".study.lock" not in there or there - {"data", ".study.lock"}:  # else a start that was killed
             raise ValueError(f"{directory} exists and holds no study; give another --output")
     with locked(directory / ".study.lock"):
         old = read_study(directory) if (directory / "study.json").is_file() else None
+        if not old and (directory / "data").is_dir():
+            shutil.rmtree(directory / "data")  # perhaps of other files
         sets = read_sets(request.config)
         say("\n".join([sets.labels, *[w for w in sets.why if w.startswith("WARNING")]]))
         pool, tests = _pool(sets, request.config), _tests(sets)
         why = []
         if not tests:
+            _require_no_groups(request.config)
             pool, tests["held_out"] = _held_out(pool)
             why.append(
                 f"no test file was given: {len(tests['held_out'])} frames of the pool, chosen at random, are the test"
@@ -87,6 +100,7 @@ def prepare(request: Request, say: Say) -> Study:
         facts["threads"] = torch.get_num_threads()
         wanted = Study(directory, sizes, request.draws, request.seeds, asked, fixed, facts)
         study = extended(old, wanted) if old else wanted
+        _require_apart(pool, tests)
         _write_data(study, pool, tests, sets.isolated)
         study = replace(study, models=_models(study, config, pool, say))
         save_study(study)
@@ -131,6 +145,27 @@ def _tests(sets: Sets) -> dict[str, list[Frame]]:
     return {safe[name]: list(sets.frames[name]) for name in safe}
 
 
+def _require_no_groups(config: Config) -> None:
+    data = config.data
+    if data.group_key or data.split != "random":
+        name = "group_key" if data.group_key else "split"
+        raise ValueError(
+            f"data.{name} = {getattr(data, name)}, and no test file: a test held out of the pool is chosen frame by "
+            "frame, so groups and stretches of trajectories would be in both; give a test file with --test"
+        )
+
+
+def _require_apart(pool: Sequence[Frame], tests: Mapping[str, Sequence[Frame]]) -> None:
+    own = dict(zip(prints(pool), pool, strict=True))
+    for test, frames in tests.items():
+        both = [(own[p], frame) for p, frame in zip(prints(frames), frames, strict=True) if p in own]
+        if both:
+            raise ValueError(
+                f"{len(both)} frames of the test {test} are in the pool too, the first is {both[0][1].name} "
+                f"({both[0][0].name}): errors on them say nothing; leave them out of one"
+            )
+
+
 def _held_out(pool: list[Frame]) -> tuple[list[Frame], list[Frame]]:
     n = max(1, round(HELD_OUT * len(pool)))
     if len(pool) < 5:
@@ -144,7 +179,7 @@ def _held_out(pool: list[Frame]) -> tuple[list[Frame], list[Frame]]:
 def _common(config: Config, batch_size: int, smallest: Sequence[Frame]) -> Config:
     """The configuration with one batch size for all sizes: that of the smallest."""
     fit = config.fit
-    if not fit.batch_size and not fit.batch_atoms:
+    if not fit.batch_size and not fit.batch_atoms and not fit.batch_edges:
         chosen = choose_fit(replace(fit, epochs=1), smallest)[0].batch_size
         fit = replace(fit, batch_size=batch_size or chosen)
     return replace(config, fit=replace(fit, epochs=0, minutes=0.0))
@@ -156,7 +191,11 @@ def _fixed(request: Request, config: Config, tests: list[str], n_pool: int) -> d
     settings: dict[str, Any] = {name: sections[name] for name in ("fit", "weights", "e0") if name in sections}
     settings["data"] = {name: sections["data"][name] for name in KEPT}
     fixed: dict[str, Any] = {
-        "files": {name: sha256(Path(name)) for name in expand([*data.train, *data.test])},
+        "files": {
+            part: [[Path(name).name, sha256(Path(name))] for name in expand(names)]  # in order: it counts
+            for part, names in (("pool", data.train), ("test", data.test))
+        },
+        "labels": {k: v for k, v in sections["data"].items() if k not in (*KEPT, *FILES)},
         "pool": n_pool,
         "tests": tests,
         "protocol": request.protocol,
@@ -166,7 +205,6 @@ def _fixed(request: Request, config: Config, tests: list[str], n_pool: int) -> d
         "model": dict(request.config.model),
         "settings": settings,
     }
-    fixed["files"] = {Path(name).name: digest for name, digest in fixed["files"].items()}
     return dict(json.loads(json.dumps(fixed)))
 
 

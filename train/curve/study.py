@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-FORMAT = 1
+FORMAT = 2
 PROTOCOLS = {  # name -> default budget, its unit, what is said of it
     "converged": (20000.0, "steps at most", "until the validation error stops to improve"),
     "equal-steps": (5000.0, "steps", "the same number of optimizer steps at every size"),
@@ -120,6 +120,8 @@ def extended(old: Study, new: Study) -> Study:
         ValueError: anything else differs.
     """
     for name, value in new.fixed.items():
+        if name == "reference" and new.fixed["match"] == "none":
+            continue  # nothing is matched to it
         if old.fixed.get(name) != value:
             raise ValueError(
                 f"{old.directory} holds a study with other {name} ({old.fixed.get(name)!r}, now {value!r}); a study "

@@ -49,8 +49,7 @@ def method(found: dict[str, Any]) -> list[str]:
         "for validation included.",
         f"Protocol {fixed['protocol']}: {meaning}; budget {short(fixed['budget'])} {unit}.",
         *study["facts"]["why"],
-        f"Hardware: {study['facts']['machine']}; {threads(fits)} a fit. Batches of "
-        f"{fixed['settings']['fit']['batch_size']} structures at every size.",
+        f"Hardware: {study['facts']['machine']}; {threads(fits)} a fit. {batches(study)}",
         capacity(found),
     ]
     if fixed["protocol"] == "equal-time":
@@ -61,6 +60,25 @@ def method(found: dict[str, Any]) -> list[str]:
             f"{bound} of {len(fits)} fits were stopped by the bound before their validation error had settled."
         )
     return [line for line in lines if line]
+
+
+def batches(study: dict[str, Any]) -> str:
+    """What a step takes, of each model where they differ."""
+    found: dict[str, list[str]] = {}
+    for name, model in study["models"].items():
+        if model["fitter"] == "network":
+            own = study["fixed"]["settings"]["fit"] | {
+                k.removeprefix("fit."): x
+                for k, x in model.get("settings", {}).items()
+                if k.startswith("fit.")
+            }
+            units = {"batch_size": "structures", "batch_atoms": "atoms", "batch_edges": "edges"}
+            of = " and ".join(f"{own[k]} {unit}" for k, unit in units.items() if own.get(k))
+            found.setdefault(of, []).append(name)
+    if not found:
+        return ""
+    each = [of + (f" ({', '.join(names)})" if len(found) > 1 else "") for of, names in found.items()]
+    return f"Batches of at most {'; '.join(each)} at every size."
 
 
 def threads(fits: Sequence[dict[str, Any]]) -> str:
