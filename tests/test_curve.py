@@ -163,6 +163,19 @@ def test_sums_of_known_errors() -> None:
     assert "stress" not in errors_of(found)
 
 
+def test_predictions_that_are_not_finite_fail_but_stress_without_periodicity_is_left_out() -> None:
+    n_atoms, energy, forces = np.array([1, 1]), np.zeros((2, 2)), np.zeros((2, 3, 2))
+    stress = np.zeros((2, 3, 3, 2))
+    stress[0, :, :, 1] = np.nan
+    assert sums(n_atoms, energy, forces, stress)["stress/n"].tolist() == [0, 9]
+    forces[0, 0, 0] = np.nan  # no label
+    assert sums(n_atoms, energy, forces, stress)["forces/n"].tolist() == [2, 3]
+    for bad in (np.nan, np.inf):
+        forces[1, 2, 1] = bad
+        with pytest.raises(ValueError, match="forces of test frame 1 is predicted as"):
+            sums(n_atoms, energy, forces, stress)
+
+
 def test_half_a_line_is_passed_over_and_the_next_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
     append(path, {"job": "a", "x": 1})

@@ -153,6 +153,35 @@ def test_models_are_compared_on_the_same_draws() -> None:
     assert high / low > 1.2
 
 
+def test_models_are_not_compared_where_draws_are_the_same_frames() -> None:
+    """Errors whose draws agree at the whole pool, and differ below: no interval there, and no p-value of it."""
+    one = exact(400, 0.7, 0, noise=0.2)
+    whole = one.size == 400
+    sums = np.where(whole[:, None], one.sums[whole][:1], one.sums)
+    rng = np.random.default_rng(3)
+    moved = np.where(whole, 1.1, np.exp(0.2 * rng.normal(size=len(whole))))
+    both = Errors(
+        np.repeat(["one", "other"], len(whole)),
+        *(np.tile(getattr(one, n), 2) for n in ("size", "draw", "seed")),
+        sums=np.concatenate([sums, sums * moved[:, None]]),
+        counts=one.counts,
+    )
+    assert analyze(both, n=400)["pairs"][0]["p"] < 0.01  # what the whole pool would say
+    found = analyze(both, n=400, pool=400)
+    assert [row["size"] for row in found["pairs"] if row["what"] == "errors"] == [200]
+    assert found["pairs"][0]["p"] > 0.01
+    assert np.isnan(found["models"]["one"]["errors"][-1][1:]).all()
+    assert np.isfinite(found["models"]["one"]["errors"][-2]).all()
+    assert not analyze(both, n=100, pool=40)["pairs"]
+
+
+def test_what_is_not_known_of_frames_to_come_stays_unknown() -> None:
+    """One fit a size: more frames than there are, in an interval that is not known, not of 0 to 0."""
+    row = analyze(exact(400, 0.7, 5, n_draws=1), [6.0], n=100)["targets"][0]["models"][0]
+    assert row["more"][0] > 0
+    assert np.isnan(row["more"][1:]).all()
+
+
 def test_data_efficiency_of_parallel_curves() -> None:
     """Twice the error at b = 0.5 takes four times the frames."""
     one = exact(400, 0.5, 0)

@@ -8,6 +8,7 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from train.curve.intervals import Interval, holm, interval, two_sided
 from train.curve.powerlaw import FLOOR_SIZES, SLOPES, Array, Curves, fit_curves
@@ -46,25 +47,41 @@ def fitted(data: Resampled) -> Fitted:
     return Fitted(data, fit_curves(data.sizes, data.logs), curves)
 
 
-def analyze(errors: Errors, targets: Sequence[float] = (), n: int = RESAMPLES) -> dict[str, Any]:
+def apart(data: Resampled, pool: float) -> NDArray[np.bool_]:
+    """(n_sizes,) where the spread between draws is that of new frames: subsets of more than half of the pool overlap,
+    and of the whole pool are all the same. Seeds on one subset are no draws."""
+    return (data.unit != "draws") | (2 * data.sizes <= pool)
+
+
+def analyze(
+    errors: Errors, targets: Sequence[float] = (), n: int = RESAMPLES, pool: float = np.inf
+) -> dict[str, Any]:
     """Everything that is reported, as plain numbers.
 
-    Errors in the unit of `errors`; sizes in frames. Without `targets` two are chosen from the data.
+    Errors in the unit of `errors`; sizes and the `pool` they are drawn from in frames. Without `targets` two are chosen
+    from the data.
     """
     models = {name: fitted(data) for name, data in resample(errors, n).items()}
+    small = {name: one.data.at(apart(one.data, pool)) for name, one in models.items()}
+    compared = {
+        name: models[name] if len(data.sizes) == len(models[name].data.sizes) else fitted(data)
+        for name, data in small.items()
+        if len(data.sizes)
+    }
     goals = list(targets) or chosen_targets(models)
     return {
-        "models": {name: of_model(one, errors, name) for name, one in models.items()},
-        "pairs": pairs(models),
+        "models": {name: of_model(one, errors, name, pool) for name, one in models.items()},
+        "pairs": pairs(compared),
         "targets": [of_target(models, goal) for goal in goals],
         "hidden": hidden({name: one.data for name, one in models.items()}),
     }
 
 
-def of_model(one: Fitted, errors: Errors, name: str) -> dict[str, Any]:
+def of_model(one: Fitted, errors: Errors, name: str, pool: float) -> dict[str, Any]:
     """Points, parameters and band of one model."""
     data = one.data
-    points = [interval(np.exp(m), exp(v)) for m, v in zip(data.logs, data.all_logs.T, strict=True)]
+    known = np.where(apart(data, pool), data.all_logs, np.nan)
+    points = [interval(np.exp(m), exp(v)) for m, v in zip(data.logs, known.T, strict=True)]
     own = errors.model == name
     out: dict[str, Any] = {
         "sizes": data.sizes.astype(int).tolist(),
@@ -92,6 +109,7 @@ def of_model(one: Fitted, errors: Errors, name: str) -> dict[str, Any]:
 def pairs(models: dict[str, Fitted]) -> list[dict[str, Any]]:
     """Every two models: the ratio of their errors at the largest common size, and the difference of their slopes.
 
+    Only sizes whose draws are `apart` are among theirs: at others p-values would be too small.
     p-values are Holm's over all rows together, whether of slopes or of errors.
     """
     rows: list[dict[str, Any]] = []
@@ -141,7 +159,7 @@ def of_target(models: dict[str, Fitted], goal: float) -> dict[str, Any]:
                 "falls": bool(one.best.b[0] > SLOPES[0]),
                 "first": float(one.data.sizes[0]),
                 "last": one.last,
-                "more": [max(0.0, value - one.last) for value in total],
+                "more": np.maximum(0.0, np.array(total) - one.last).tolist(),
                 "inside": bool(one.data.sizes[0] <= estimate <= one.last),
             }
         )

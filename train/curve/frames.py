@@ -23,19 +23,34 @@ def sums(n_atoms: np.ndarray, energy: np.ndarray, forces: np.ndarray, stress: np
 
     Takes reference and prediction along the last axis, in eV and Å, as `train.evaluate.Predictions` has them: `energy`
     (n_frames, 2), `forces` (n, 3, 2), `stress` (n_frames, 3, 3, 2); NaN where a label is absent.
+
+    Raises:
+        ValueError: a prediction that is not finite where there is a label.
     """
     n = len(n_atoms)
     found: Sums = {}
-    errors = {
-        "energy": (np.diff(energy)[..., 0] / n_atoms, np.arange(n)),
-        "forces": (np.diff(forces)[..., 0], np.repeat(np.arange(n), n_atoms)),
-        "stress": (np.diff(stress)[..., 0], np.arange(n)),
+    tables = {
+        "energy": (energy, np.arange(n)),
+        "forces": (forces, np.repeat(np.arange(n), n_atoms)),
+        "stress": (stress, np.arange(n)),
     }
-    for name, (error, frame) in errors.items():
-        error = 1e3 * error.reshape(len(error), -1)
-        known = np.isfinite(error)
+    for name, (both, frame) in tables.items():
+        reference, prediction = np.moveaxis(both.reshape(len(both), -1, 2), -1, 0)
+        known = np.isfinite(reference)
+        if name == "stress":  # a structure that is not periodic in all directions has none
+            known &= ~np.isnan(prediction).all(1, keepdims=True)
         if not known.any():
             continue
+        wrong = np.flatnonzero((known & ~np.isfinite(prediction)).any(1))
+        if len(wrong):
+            raise ValueError(
+                f"{name} of test frame {frame[wrong[0]]} is predicted as {prediction[wrong[0]].tolist()}: the fit has "
+                "diverged or its model cannot calculate it; leave the frame out of the test, or change the model's "
+                "settings (a lower fit.learning_rate)"
+            )
+        error = 1e3 * np.where(known, prediction - reference, 0.0)
+        if name == "energy":
+            error = error / n_atoms[:, None]
         for power in (2, 1):
             each = np.where(known, np.abs(error) ** power, 0.0).sum(1)
             found[f"{name}/{power}"] = np.bincount(frame, each, n)

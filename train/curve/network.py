@@ -108,7 +108,7 @@ def fit_network(study: Study, job: Job) -> tuple[Potential, dict[str, Any]]:
         "parameters": summary["parameters"],
         "steps": used["steps"],
         "seconds": summary["seconds"],
-        "cpu_seconds": summary["seconds"] * used["cpu_share"],
+        "cpu_seconds": summary["seconds"] * used["cpu_share"],  # the share of the last session stands for all
         "ended": ended(study.fixed["protocol"], used["steps"], vars(config.fit), n_batches),
         "machine": used["machine"],
         "threads": used["threads"],

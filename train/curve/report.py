@@ -62,7 +62,7 @@ def gather(study: Study, targets: Sequence[float], measure: str, block: int) -> 
             errors = collect(study, jobs, test, (quantity, measure), block)
             if errors is not None:
                 goals = targets if quantity == "forces" else ()
-                analyses.setdefault(test, {})[quantity] = analyze(errors, goals) | {
+                analyses.setdefault(test, {})[quantity] = analyze(errors, goals, pool=study.fixed["pool"]) | {
                     "frames": len(errors.counts)
                 }
     return {

@@ -22,7 +22,7 @@ known but that of the test frames.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,6 +66,16 @@ class Resampled:
     def all_logs(self) -> Array:
         """(n, n_sizes)."""
         return self.logs + self.noise + self.of_frames
+
+    def at(self, chosen: NDArray[np.bool_]) -> Resampled:
+        """The same at some of the sizes."""
+        return replace(
+            self,
+            sizes=self.sizes[chosen],
+            logs=self.logs[chosen],
+            noise=self.noise[:, chosen],
+            of_frames=self.of_frames[:, chosen],
+        )
 
 
 def resample(errors: Errors, n: int, seed: int = 0) -> dict[str, Resampled]:

@@ -111,7 +111,8 @@ def used(fits: Sequence[dict[str, Any]]) -> str:
     return (
         "Time was given out as epochs, from the time of a step and of a validation measured beforehand; measured in "
         f"the fits it came to {short(seconds[0])} to {short(seconds[-1])} CPU seconds of training, median "
-        f"{short(seconds[len(seconds) // 2])}."
+        f"{short(seconds[len(seconds) // 2])} (of an interrupted fit: all its seconds times the CPU "
+        "share of its last session)."
     )
 
 
@@ -136,6 +137,16 @@ def statistics(found: dict[str, Any]) -> list[str]:
             lines.append(
                 f"{freedom + 1} draws leave {freedom} degrees of freedom: more --draws would make intervals narrower."
             )
+    at = sorted({row["size"] for row in one["pairs"] if row["what"] == "errors"})
+    if at and found["study"]["draws"] > 1:
+        lines.append(
+            f"Errors of models are compared at {' or '.join(map(str, at))} frames, the largest size of both whose "
+            "draws are different frames for the most part (at most half of the pool), slopes over sizes up to it."
+        )
+    elif not at and len(rows) > 1:
+        lines.append(
+            "Errors of models are not compared: they have no common size of at most half of the pool."
+        )
     n = sum(not_nan(row["p"]) for row in one["pairs"])
     if n:
         lines.append(
@@ -174,10 +185,11 @@ def limits(found: dict[str, Any]) -> list[str]:
             "Fits of a fixed budget may end before they have learned what there is in their frames: where curves "
             "flatten, it may be the budget that ends, and not the data that do not help. --protocol converged tells."
         )
-    if 2 * largest > pool:
+    if 2 * largest > pool and found["study"]["draws"] > 1:
         lines.append(
-            f"Subsets of more than half of the pool ({pool} frames) overlap: at these sizes the spread between draws "
-            "is too small, and so are the intervals."
+            f"Subsets of more than half of the pool ({pool} frames) overlap, and of the whole pool are all the same: "
+            "there intervals of errors are not known and models are not compared; those of curves and of forecasts, "
+            "which use these sizes too, may be too narrow."
         )
     if found["block"] == 1:
         lines.append("Test frames count as independent; frames of a trajectory are not: give --block.")
