@@ -29,7 +29,7 @@ from train.data.dataset import Frame, read
 from train.data.hdf5 import write_hdf5
 from train.data.keys import Keys
 from train.doctor.inspection import inspect
-from train.evaluate import Predictions, errors, from_arrays
+from train.evaluate import Predictions, errors, from_arrays, target_units
 from train.loss import differences, penalties, spread, total, units
 from train.plan import require_labels
 from train.schedule import score
@@ -220,6 +220,21 @@ def test_half_a_vector_is_a_problem(tmp_path: Path) -> None:
     assert "frame 1: dipole not finite" in problem
 
 
+def test_nan_is_no_way_to_say_absent(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="frame 0: dipole is NaN"):
+        one(tmp_path, {"dipole": [np.nan] * 3}, keys(dipole=Target()))
+
+
+def test_a_target_misspelt_in_some_frames_is_refused(tmp_path: Path) -> None:
+    rows = waters(4)
+    rows[2].info["dipol"] = rows[2].calc.results.pop("dipole")
+    write(tmp_path / "w.xyz", rows)
+    with pytest.raises(ValueError, match=r"frame 2: no dipole .* 'dipol', in 1 of 4"):
+        read(tmp_path / "w.xyz", keys(dipole=Target()))
+    frames, _ = read(tmp_path / "w.xyz", keys(dipole=Target(key="dipole")))
+    assert np.isnan(frames[2].targets["dipole"]).all()
+
+
 def test_hdf5_has_no_place_for_them(tmp_path: Path) -> None:
     write(tmp_path / "w.xyz", waters(3))
     frames, _ = read(tmp_path / "w.xyz", keys(dipole=Target()))
@@ -324,7 +339,11 @@ def test_errors_of_targets() -> None:
     found = errors(from_arrays(p.arrays()))
     assert found["dipole_rmse"] == found["dipole_mae"] == pytest.approx(100.0)
     assert found["dipole_deviation"] == pytest.approx(1e3 * (2 * 2.0**2 / 5) ** 0.5)
-    assert score(found, Fit(), {"dipole": 3.0}, 1.0) == pytest.approx(3 * 1e6 * 0.1**2 / (8 / 5))
+    facts = targets.TargetFacts("dipole", "1o", "structure", "e*Ang", (0.5,), ((),))
+    found |= target_units([facts], 4.0)
+    assert score(found, Fit(), {"dipole": 3.0}, 2.0) == pytest.approx(3 * (1e3 * 2.0 * 0.1) ** 2)
+    found["dipole_deviation"] = 0.0  # one label, or equal ones: the same
+    assert score(found, Fit(), {"dipole": 3.0}, 2.0) == pytest.approx(3 * (1e3 * 2.0 * 0.1) ** 2)
 
 
 def test_something_has_to_be_learned() -> None:
@@ -421,6 +440,20 @@ def test_everything_together_and_resumed(folder: Path, capsys: pytest.CaptureFix
     assert "predicts dipole (1o, per structure)" in capsys.readouterr().err
     assert main([*tune, *asked, "--set", "fit.lora_rank=2"]) == 0, capsys.readouterr().err
     assert "dipole_rmse" in summary("tuned")["errors_before"]["valid"]
+    bare = waters(8, energies=False, seed=2)
+    write("bare.xyz", bare)
+    alone = ["bare.xyz", *tune[1:4], "1", "--output", "bare", *tune[7:], *asked]
+    assert main(alone) == 1
+    told = capsys.readouterr().err
+    assert "predicts energies, but no training frame has energy" in told
+    freeze = told.split('"')[1]
+    assert main([*alone, "--set", freeze]) == 0, capsys.readouterr().err
+    at = waters(1)[0]
+    energies = []
+    for path in ("six", "bare"):
+        at.calc = EquivCalculator(load(f"{path}/model.safetensors"))
+        energies.append(at.get_potential_energy())
+    assert energies[0] == energies[1]
 
 
 @pytest.mark.parametrize(

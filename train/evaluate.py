@@ -159,6 +159,14 @@ def _target_errors(name: str, moments: np.ndarray) -> dict[str, float | int | No
     }
 
 
+def target_units(facts: Iterable[TargetFacts], n_atoms: float) -> dict[str, float | int | None]:
+    """What the loss divides an error of each target by, in 1/1000 of its unit, for structures of so many atoms."""
+    return {
+        f"{one.name}_unit": 1e3 * one.spread * (math.sqrt(n_atoms) if one.per == "structure" else 1.0)
+        for one in facts
+    }
+
+
 def errors_text(
     table: Mapping[str, Mapping[str, float | int | None]], targets: Iterable[TargetFacts] = ()
 ) -> str:

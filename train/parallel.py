@@ -32,8 +32,10 @@ from train.evaluate import (
     evaluate_parts,
     from_arrays,
     pooled_errors,
+    target_units,
 )
 from train.loss import blank as nothing
+from train.stream import n_atoms
 
 Index: TypeAlias = Sequence[int] | np.ndarray
 
@@ -195,11 +197,14 @@ def evaluate_shared(
 def shared_errors(
     ranks: Ranks, potential: Potential, samples: Sequence[Sample], device: str
 ) -> dict[str, float | int | None]:
-    """Errors on all samples, shared by all ranks; what is predicted is not held together."""
+    """Errors on all samples, shared by all ranks, and the unit of each target in the loss; what is predicted is not
+    held together."""
+    facts = potential.statistics.targets
+    unit = target_units(facts, float(np.mean(n_atoms(samples)))) if facts else {}
     if ranks.size == 1:
-        return pooled_errors(evaluate_parts(potential, samples, device))
+        return pooled_errors(evaluate_parts(potential, samples, device)) | unit
     parts = (range(k, min(k + PREDICTED, len(samples))) for k in range(0, len(samples), PREDICTED))
-    return pooled_errors(evaluate_shared(ranks, potential, samples, device, rows) for rows in parts)
+    return pooled_errors(evaluate_shared(ranks, potential, samples, device, rows) for rows in parts) | unit
 
 
 def predict_all(

@@ -141,13 +141,13 @@ def score(
 ) -> float:
     """What the best model has least of: weighted squares of the errors of energy and forces (of stress where neither
     counts and is known), or with the loss `mae` their weighted mean absolute values. Errors of `targets` (name ->
-    weight), relative to the deviation of the labels, count as forces of that many `scale` (eV/Å)."""
+    weight), relative to their unit in the loss, count as forces of that many `scale` (eV/Å)."""
     kind, power = ("mae", 1) if fit.loss == "mae" else ("rmse", 2)
     weights = {"energy": fit.energy_weight, "forces": fit.forces_weight}
     if not any(weight and errors[f"{name}_{kind}"] is not None for name, weight in weights.items()):
         weights = {"stress": fit.stress_weight}
     known = [(weight, errors[f"{name}_{kind}"]) for name, weight in weights.items()]
     for name, weight in (targets or {}).items():
-        error, deviation = errors.get(f"{name}_{kind}"), errors.get(f"{name}_deviation")
-        known.append((weight, None if error is None else 1e3 * scale * error / (deviation or 1.0)))
+        error, unit = errors.get(f"{name}_{kind}"), errors.get(f"{name}_unit")
+        known.append((weight, 1e3 * scale * error / unit if error is not None and unit else None))
     return sum(weight * value**power for weight, value in known if value is not None)

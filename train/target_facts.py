@@ -83,7 +83,7 @@ def require_same(start: Potential, config: Config, frames: Sequence[Frame]) -> N
     """A run that starts from a saved model has the same targets.
 
     Raises:
-        ValueError: others, or energies where the model has none.
+        ValueError: others, energies where the model has none, or none where the model has them.
     """
     of_model = {t.name: (t.irreps, t.per) for t in start.statistics.targets}
     asked = {name: (t.irreps, t.per) for name, t in resolved(config.targets).items()}
@@ -99,6 +99,23 @@ def require_same(start: Potential, config: Config, frames: Sequence[Frame]) -> N
             f"{', '.join(sorted(energies))}; leave them out with --energy-key none, --forces-key none and --stress-key "
             "none, or train anew"
         )
+    parts = list(dict.fromkeys(name.split(".")[0] for name in _of_energies(start)))
+    if start.statistics.has_energy and not energies and _moving(start, config.fit.freeze):
+        raise ValueError(
+            f"the model to start from ({config.fit.start}) predicts energies, but no training frame has energy, forces "
+            "or stress: its energies would change unseen; add frames that have them with --replay, or keep all that "
+            f'energies come from: --set "fit.freeze={parts}"'
+        )
+
+
+def _of_energies(start: Potential) -> list[str]:
+    """Names of the weights that energies depend on."""
+    return [n.removeprefix("network.") for n, _ in start.named_parameters() if not n.startswith("targets.")]
+
+
+def _moving(start: Potential, freeze: Sequence[str]) -> bool:
+    words = tuple(f"{prefix.removeprefix('network.').rstrip('.')}." for prefix in freeze)
+    return not all(f"{name}.".startswith(words) for name in _of_energies(start))
 
 
 def _told(targets: Mapping[str, tuple[str, str]]) -> str:

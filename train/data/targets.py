@@ -81,7 +81,28 @@ def choose_key(name: str, target: Target, table: Entries, source: str) -> str | 
                 f"{source}, frame {rest[0]}: {name} is under '{key}' in {len(rest)} frames but under '{chosen}' in "
                 f"others; one file must use one key: rename them, or choose with --set targets.{name}.key={key}"
             )
+    _refuse_misspelt(name, target, present.get(chosen or "", set()), table, source)
     return chosen
+
+
+def _refuse_misspelt(name: str, target: Target, have: set[int], table: Entries, source: str) -> None:
+    """Frames without the target that hold something of almost its name and of its size."""
+    for index, frame in enumerate(table):
+        names = [] if index in have else [key for key, value in frame.items() if _fits(target, value)]
+        if near := get_close_matches(name, names, n=1, cutoff=0.75):
+            n = sum(near[0] in other for k, other in enumerate(table) if k not in have)
+            raise ValueError(
+                f"{source}, frame {index}: no {name} under a usual name ({', '.join(usual_names(name)[:4])}, ...); did "
+                f"you mean '{near[0]}', in {n} of {len(table)} frames? Rename it, or say under targets.{name}.key "
+                f"which is meant, for example --set targets.{name}.key={near[0]}"
+            )
+
+
+def _fits(target: Target, value: Any) -> bool:
+    if isinstance(value, str) or np.asarray(value).dtype.kind not in "iuf":
+        return False
+    sizes = (6, 9) if target.irreps == TENSOR else (dimension(target.irreps),)
+    return any(np.size(value) % n == 0 if target.per == "atom" else np.size(value) == n for n in sizes)
 
 
 def unused(targets: Mapping[str, Target], table: Entries) -> list[str]:
@@ -133,6 +154,11 @@ def values(value: Any, name: str, target: Target, n_atoms: int, where: str) -> A
             f"{where}: {name} is {str(value)[:60]!r}; expected numbers; correct or remove this frame"
         )
     array = array.astype(np.float64)
+    if array.size and np.isnan(array).all():
+        raise ValueError(
+            f"{where}: {name} is NaN; the calculation failed or the file is damaged: remove this frame, or the entry "
+            "where nothing was calculated"
+        )
     of_one = ((3, 3), (9,), (6,)) if tensor else ((dim,), ()) if dim == 1 else ((dim,),)
     shapes = [(rows, *one) if target.per == "atom" else one for one in of_one]
     if array.shape not in shapes:
