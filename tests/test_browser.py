@@ -80,7 +80,11 @@ def study(folder: Path) -> Path:
         "pool": 500,
         "match": "none",
     }
-    fixed |= {"reference": names[0], "files": {"a & b.xyz": ""}, "settings": {"fit": {"batch_size": 5}}}
+    fixed |= {
+        "reference": names[0],
+        "files": {"pool": [["a & b.xyz", ""]]},
+        "settings": {"fit": {"batch_size": 5}},
+    }
     made = Study(folder, (25, 50, 100, 200, 400), 3, 2, models, fixed, {"why": [], "machine": "1 core"})
     folder.mkdir()
     save_study(made)
