@@ -24,10 +24,11 @@ from potential.physics import Prediction
 from train import target as setting
 from train.batches import normalized, prepare
 from train.cli import configuration, main, parser
-from train.config import Config, Data, Fit, check
+from train.config import Config, Data, Fit, Weights, check
 from train.data.dataset import Frame, read
 from train.data.hdf5 import write_hdf5
 from train.data.keys import Keys
+from train.data.weights import weigh
 from train.doctor.inspection import inspect
 from train.evaluate import Predictions, errors, from_arrays, target_units
 from train.loss import differences, penalties, spread, total, units
@@ -357,6 +358,50 @@ def test_something_has_to_be_learned() -> None:
     require_labels(Fit(), "training", [frame], KNOWN)
     with pytest.raises(ValueError, match="no training frame has energy or forces or stress"):
         require_labels(Fit(), "training", [frame])
+
+
+def test_a_target_of_no_weight_is_refused() -> None:
+    frame = Frame(Atoms("H"), -1.0, None, None, "f", 0, targets={"dipole": np.ones((1, 3))})
+    given = {"dipole": Target(weight=0.0)}
+    require_labels(Fit(stage_two=0.5), "training", [frame], given)
+    with pytest.raises(ValueError, match=r"targets\.dipole\] its weight is 0 throughout"):
+        require_labels(Fit(), "training", [frame], given)
+
+
+def test_a_type_without_energies_keeps_its_targets() -> None:
+    some = {"dipole": np.ones((1, 3))}
+    frame = Frame(Atoms("H"), -1.0, None, None, "f", 0, config_type="x", targets=some)
+    nothing = {"x": Weights(0.0, 0.0, 0.0)}
+    (got,), _ = weigh([frame], nothing)
+    assert got.energy is None
+    assert got.targets == some
+    frame.atoms.info["config_weight"] = 0.0
+    with pytest.raises(ValueError, match="every weight is 0"):
+        weigh([frame], nothing)
+
+
+def test_validation_has_what_is_trained(tmp_path: Path) -> None:
+    """Energies judge nothing where none are trained; targets of isolated atoms are told of."""
+    rows, bare = waters(4, energies=False), waters(2)
+    rows.append(Atoms("H", calculator=SinglePointCalculator(Atoms("H"), dipole=np.zeros(3))))
+    for atoms in bare:
+        del atoms.calc.results["dipole"]
+    for name, frames in (("a", rows), ("b", bare), ("c", waters(2, energies=False, seed=1))):
+        write(tmp_path / f"{name}.xyz", frames)
+    paths = {name: (str(tmp_path / f"{name}.xyz"),) for name in "abc"}
+    config = Config(data=Data(train=paths["a"], valid=paths["c"]), targets=resolved({"dipole": Target()}))
+    assert "1 isolated atoms" in " ".join(read_sets(config).why)
+    with pytest.raises(ValueError, match=r"no validation frame has dipole, .* best model"):
+        read_sets(replace(config, data=replace(config.data, valid=paths["b"])))
+
+
+def test_energies_of_no_weight_are_not_predicted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = ["water.xyz", "--targets", "dipole", "--epochs", "1", "--output", "run", *QUICK]
+    for label in ("energy", "forces", "stress"):
+        line += ["--set", f"fit.{label}_weight=0"]
+    assert main(line) == 0, capsys.readouterr().err
+    assert not load("run/model.safetensors").statistics.has_energy
+    assert summary("run")["errors"]["valid"]["dipole_rmse"] > 0
 
 
 def test_options_make_settings() -> None:

@@ -27,7 +27,7 @@ from train.run import Run, start
 from train.statistics import E0Fit
 from train.step import Failed, NotFinite, OutOfMemory, recover, train_step
 from train.target import Target, order, resolved
-from train.target_facts import target_facts
+from train.target_facts import target_facts, weighed
 
 STEPS = 15000  # updates of a run whose length is not given
 
@@ -126,9 +126,15 @@ def require_labels(
     """Each stage has something to learn from, or to choose the best model by.
 
     Raises:
-        ValueError: no frame has a label whose weight is not 0.
+        ValueError: no frame has a label whose weight is not 0, or the weight of a target is 0 throughout.
     """
     have = labelled(frames)
+    for name, one in (targets or {}).items():
+        if not one.weight and not (fit.stage_two and one.stage_two_weight):
+            raise ValueError(
+                f"[targets.{name}] its weight is 0 throughout, so that nothing would learn it; raise --set "
+                f"targets.{name}.weight, or leave the target out"
+            )
     why = "nothing to learn" if kind == "training" else "nothing to choose the best model by"
     for stage in ("", "stage_two_")[: 1 + (fit.stage_two > 0)]:
         wanted = [label for label in LABELS if getattr(fit, f"{stage}{label}_weight")]
@@ -177,6 +183,8 @@ def make_potential(model: Mapping[str, Any], statistics: Statistics, fit: Fit) -
     check_device(fit.device)
     dials = {k: v for k, v in model.items() if k != "preset"}
     dtype = torch.float64 if fit.dtype == "float64" else torch.float32
+    if statistics.targets and not weighed(fit) and not fit.denoise_weight:  # an energy would stay untrained
+        statistics = replace(statistics, has_energy=False)
     return build(dials, statistics, fit.seed, dtype).to(fit.device)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from train.columns import element_sets, kinds, places, prints, sizes, suspicious, take
+from train.columns import element_sets, kinds, labelled, places, prints, sizes, suspicious, take
 from train.config import Config, Data
 from train.data.dataset import Found, Frame, read
 from train.data.files import expand
@@ -18,11 +18,12 @@ from train.data.keys import Keys, keys
 from train.data.labels import LABELS, NONE
 from train.data.splits import check_split, groups, validation
 from train.data.targets import require_targets
-from train.data.weights import check_weights, refuse_all_zero, weigh, weight_notes, weights_record
+from train.data.weights import check_weights, has_target, refuse_all_zero, weigh, weight_notes, weights_record
 from train.doctor.inspection import inspect, require_clean
 from train.names import set_names
 from train.prepared.read import Prepared, found_in, is_prepared, open_prepared
 from train.replay import mix
+from train.target import weights
 
 SHOWN = 5  # frame numbers in a warning
 
@@ -76,10 +77,29 @@ def read_sets(config: Config) -> Sets:
     if data.replay:
         old = _inspected(old_files, config, texts)
         why.append(mix(sets, [f for f in old if not f.is_isolated_atom], config))
+    _require_judge(sets, config)
+    lost = [f for f in isolated if has_target(f)]
+    if lost:
+        why.append(
+            f"{len(lost)} isolated atoms (e.g. {lost[0].name}) have targets, which are not used: they give E0"
+        )
     for name, pattern in set_names(data.test, sets).items():
         sets[name] = _inspected(read_files([pattern], given), config, texts, measured=True)
     atoms, told = _isolated_given(data)
     return Sets(sets, "\n\n".join(texts), (*why, *told, *_shared(sets)), isolated, atoms)
+
+
+def _require_judge(sets: dict[str, Sequence[Frame]], config: Config) -> None:
+    if not config.targets or labelled(sets["train"]).intersection(LABELS):
+        return
+    have = labelled(sets["valid"])
+    for stage in (1, 2)[: 1 + (config.fit.stage_two > 0)]:
+        wanted = [name for name, weight in weights(config.targets, stage).items() if weight]
+        if wanted and not have.intersection(wanted):
+            raise ValueError(
+                f"no validation frame has {' or '.join(wanted)}, and no training frame has energy, forces or stress: "
+                "nothing to choose the best model by; give validation frames that have what is trained"
+            )
 
 
 def read_files(patterns: Sequence[str], given: Keys) -> tuple[Sequence[Frame], list[Found]]:

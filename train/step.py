@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from potential.physics import predict
 from train.batches import Sample, batch
 from train.config import Fit
 from train.denoise import Slope, draw_noise, labelled_atoms, predict_noise
-from train.loss import differences, penalties, spread, total, units
+from train.loss import blank, differences, penalties, spread, total, units
 from train.precision import tf32
 from train.run import Run
 from train.target import weights as target_weights
@@ -115,6 +115,8 @@ def gradient(
     for part in parts:
         b = batch(part, fit.device)
         facts = run.potential.statistics
+        if not facts.has_energy:  # these labels have weight 0, and nothing predicts them
+            b = replace(b, target=replace(blank(b.target), others=b.target.others))
         if facts.targets and not any(
             bool(torch.isfinite(x).any()) for x in (b.target.forces, b.target.stress)
         ):

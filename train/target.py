@@ -76,8 +76,8 @@ def resolved(targets: Mapping[str, Target]) -> dict[str, Target]:
         irreps = target.irreps or KNOWN.get(name, target).irreps
         if not irreps:
             raise ValueError(
-                f"[targets.{name}]: nothing is known of {name}; give its irreps, for example --set "
-                f"targets.{name}.irreps=1o (known are {', '.join(KNOWN)})"
+                f"[targets.{name}]: nothing is known of {name}; give potential-train its irreps, for example "
+                f"--set targets.{name}.irreps=1o (known everywhere are {', '.join(KNOWN)})"
             )
         _check_irreps(name, irreps)
         found[name] = replace(target, irreps=irreps, per=target.per or "structure")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from potential.model import Potential
 from potential.targets import TENSOR, TargetFacts, layout, tensor_basis
 from train.columns import labelled
-from train.config import Config
+from train.config import Config, Fit
 from train.data.dataset import Frame
 from train.data.labels import LABELS
 from train.data.targets import UNITS
@@ -100,12 +100,23 @@ def require_same(start: Potential, config: Config, frames: Sequence[Frame]) -> N
             "none, or train anew"
         )
     parts = list(dict.fromkeys(name.split(".")[0] for name in _of_energies(start)))
-    if start.statistics.has_energy and not energies and _moving(start, config.fit.freeze):
+    if (
+        start.statistics.has_energy
+        and not energies & weighed(config.fit)
+        and _moving(start, config.fit.freeze)
+    ):
         raise ValueError(
             f"the model to start from ({config.fit.start}) predicts energies, but no training frame has energy, forces "
-            "or stress: its energies would change unseen; add frames that have them with --replay, or keep all that "
+            "or stress of a weight above 0: its energies would change unseen; add frames that have them with --replay, "
+            "raise --set fit.energy_weight or fit.forces_weight, or keep all that "
             f'energies come from: --set "fit.freeze={parts}"'
         )
+
+
+def weighed(fit: Fit) -> set[str]:
+    """Labels of energies whose weight is above 0 in any stage."""
+    stages = ("", "stage_two_")[: 1 + (fit.stage_two > 0)]
+    return {label for label in LABELS if any(getattr(fit, f"{stage}{label}_weight") for stage in stages)}
 
 
 def _of_energies(start: Potential) -> list[str]:

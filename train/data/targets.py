@@ -79,7 +79,8 @@ def choose_key(name: str, target: Target, table: Entries, source: str) -> str | 
         if rest:
             raise ValueError(
                 f"{source}, frame {rest[0]}: {name} is under '{key}' in {len(rest)} frames but under '{chosen}' in "
-                f"others; one file must use one key: rename them, or choose with --set targets.{name}.key={key}"
+                f"others; one file must use one key: rename them, or choose with "
+                f"potential-train --set targets.{name}.key={key}"
             )
     _refuse_misspelt(name, target, present.get(chosen or "", set()), table, source)
     return chosen
@@ -94,7 +95,7 @@ def _refuse_misspelt(name: str, target: Target, have: set[int], table: Entries, 
             raise ValueError(
                 f"{source}, frame {index}: no {name} under a usual name ({', '.join(usual_names(name)[:4])}, ...); did "
                 f"you mean '{near[0]}', in {n} of {len(table)} frames? Rename it, or say under targets.{name}.key "
-                f"which is meant, for example --set targets.{name}.key={near[0]}"
+                f"which is meant, for example potential-train --set targets.{name}.key={near[0]}"
             )
 
 
@@ -113,7 +114,8 @@ def unused(targets: Mapping[str, Target], table: Entries) -> list[str]:
         if keys:
             n = sum(keys[0] in f for f in table)
             notes.append(
-                f"{name}: under '{keys[0]}' in {n} of {len(table)} frames, not used; --targets {name} trains on it"
+                f"{name}: under '{keys[0]}' in {n} of {len(table)} frames, not used; --targets {name} trains on it, "
+                "from files that are not prepared"
             )
     return sorted(notes)
 
@@ -133,7 +135,7 @@ def require_targets(keys: Keys, files: Sequence[Found]) -> None:
             raise ValueError(
                 f"{files[0].source}: no frame has the target {name} under {wanted}; the frames hold "
                 f"{', '.join(known[:12]) or 'nothing but structures'}{hint}; give its name with "
-                f"--set targets.{name}.key=..."
+                f"potential-train --set targets.{name}.key=..."
             )
 
 

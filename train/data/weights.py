@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+import numpy as np
+
 from train.config import Weights
 from train.data.dataset import Frame
 from train.option import check_values, suggest
@@ -20,8 +22,8 @@ def weigh(
 ) -> tuple[list[Frame], list[str]]:
     """The frames with their weights, without the labels of weight 0; and sentences for the label report.
 
-    Frames in which every weight is 0 are left out. `keep`: nothing is left out, for tests. A frame without
-    config_weight, or of a type without weights, counts 1.
+    Frames in which every weight is 0 are left out; those with a target only where config_weight is 0. `keep`: nothing
+    is left out, for tests. A frame without config_weight, or of a type without weights, counts 1.
 
     Raises:
         ValueError: a weight that is not a number of at least 0, or no frame left.
@@ -36,12 +38,16 @@ def weigh(
         unused: dict[str, Any] = {label: None for label, value in asdict(of_frame).items() if value == 0}
         if keep:
             kept.append(replace(frame, weights=of_frame))
-        elif len(unused) < len(kinds):
+        elif len(unused) < len(kinds) or (factor and has_target(frame)):
             kept.append(replace(frame, weights=of_frame, **unused))
     if frames and not kept:
         refuse_all_zero(frames[0].source)
     types = Counter(f.config_type for f in kept)
     return kept, weight_notes(own, len(frames) - len(kept), types, weights)
+
+
+def has_target(frame: Frame) -> bool:
+    return any(np.isfinite(values).any() for values in frame.targets.values())
 
 
 def refuse_all_zero(source: str) -> None:
