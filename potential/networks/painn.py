@@ -13,7 +13,7 @@ Symbols: s `scalars`, v `vectors`, phi `context`, W `filters`, U and V `mix`, C 
 
 Source: Schütt, Unke, Gastegger, ICML 2021, arXiv:2102.03150 (eqs. 7, 8 and figure 2). What differs: the envelope f is
 that of this package, whose second derivative vanishes at the cutoff too (there: cosine); messages are divided by the
-root of the mean number of neighbors; the energy is read by this package's head.
+root of the mean number of neighbors; 1e-4 is added to |q|^2; the energy is read by this package's head.
 
 Checked beside schnetpack 2.1.1 with the same weights, float64: scalars, vectors and their gradients by the edge vectors
 agree to 5e-15 of the largest (bench/networks/check.py).
