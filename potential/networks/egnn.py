@@ -11,10 +11,11 @@ very slowly. C = 1/n and C' = 1/sqrt(n), n the mean number of neighbors.
 
 Source: Satorras, Hoogeboom, Welling, E(n) equivariant graph neural networks, ICML 2021, arXiv:2102.09844 (eqs. 3-6).
 What differs: neighbors within the cutoff in place of all atoms, hence the envelope f of this package on the messages
-and once more on the moves; a_ij by default (`n_radial` = 0 leaves it away); the last layer moves nothing, as nobody would look; the energy is read by this package's head.
+and once more on the moves; a_ij by default (`n_radial` = 0 leaves it away); the last layer moves nothing, as nobody
+would look; the energy is read by this package's head.
 
-Checked beside egnn-pytorch 0.2.8, which moves positions, with the same weights, `n_radial` 0 and no envelope, float64: scalars after
-four layers and their gradients agree to 2e-15 of the largest (bench/networks/check.py).
+Checked beside egnn-pytorch 0.2.8, which moves positions, with the same weights, `n_radial` 0 and no envelope, float64:
+scalars after four layers and their gradients agree to 2e-15 of the largest (bench/networks/check.py).
 """
 
 from __future__ import annotations

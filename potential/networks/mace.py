@@ -12,8 +12,8 @@ monomials of the components of A, of which there are fewer than products. n: mea
 Symbols: a `embedding`, R `radial`, U `send`, V `gather`, W `weights`, C `couple`, X `update`, S `skip`.
 
 Source: Batatia, Kovács, Simm, Ortner, Csányi, NeurIPS 2022, arXiv:2206.07697 (eqs. 7-11). What differs: the energy is
-read from the invariants of all layers together by this package's head; sums are divided by the root of n (there: n); the
-envelope is that of this package (its power 5 is theirs).
+read from the invariants of all layers together by this package's head; sums are divided by the root of n (there: n);
+the envelope is this package's.
 
 Checked beside mace-torch 0.3.16 with the same weights, float64, lmax 3, correlation 3: its couplings span the same
 space and, with W expressed in them, features of l = 0 and 1 after two layers and their gradients by the edge vectors
