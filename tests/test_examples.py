@@ -70,7 +70,7 @@ def silicon(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = Config(
         Data(train=str(directory / "train.xyz")),
         {"preset": "tiny", "cutoff": 4.0},
-        Fit(epochs=25, batch_size=1, stress_weight=1.0),
+        Fit(epochs=25, batch_size=1, stress_weight=1.0, learning_rate=0.005, decay=0.6),
     )
     fit(config, directory / "run")
     return directory / "run" / "model.safetensors"

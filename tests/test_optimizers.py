@@ -23,7 +23,7 @@ def test_every_optimizer_of_torch_is_exact_or_says_why_not() -> None:
     refused = []
     for name in of_torch():
         try:
-            assert made(name).param_groups[0]["lr"] == pytest.approx(0.005)
+            assert made(name).param_groups[0]["lr"] == pytest.approx(Fit().learning_rate)
         except ValueError as error:
             refused.append((name, str(error)))
     assert [name for name, _ in refused] == ["muon"]  # wants matrices only

@@ -150,7 +150,7 @@ def test_live_line_names_errors_rates_and_time_left(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("TERM", "xterm")
     display = Display(make_plan(Fit(epochs=10), 10))
     display.atoms_per_step = 60.0
-    run: Any = types.SimpleNamespace(step=0, epoch=0, seconds=0.0)
+    run: Any = types.SimpleNamespace(step=0, epoch=0, seconds=0.0, ahead=0)
     line = {
         "epoch": 2,
         "step": 20,

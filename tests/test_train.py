@@ -402,6 +402,13 @@ def test_resume_from_another_directory_with_a_cut_line(folder: Path, monkeypatch
     assert steps[-1] == 40 * 6
 
 
+def test_patience_shorter_than_the_time_between_validations(folder: Path) -> None:
+    """It counts from one validation to the next, and never ends a run that has none."""
+    assert main(["train.xyz", "--epochs", "30", "--output", "run", *QUICK, "--set", "fit.patience=1"]) == 0
+    assert json.loads((folder / "run/metrics.jsonl").read_text().splitlines()[0])["step"] >= 50
+    assert (folder / "run/model.safetensors").exists()
+
+
 def test_a_preset_replaces_that_of_a_configuration(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "c.toml").write_text("[model]\npreset = 'tiny'\nchannels = 16\ncutoff = 4.0\n")
     assert main(["train.xyz", "--config", "c.toml", "--preset", "small", "--dry-run"]) == 0

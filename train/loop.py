@@ -132,7 +132,8 @@ def run_epochs(run: Run, task: Task) -> str:
     trunk = task.directory / "trunk.safetensors"
     with stop_signals() as stopping, feeding(task.train, fit.workers) as fetch:
         while plan.done(run) < 1:
-            if run.epoch - run.best_epoch > fit.patience and run.position == 0:
+            validated = run.validated == run.step and run.position == 0
+            if validated and run.epoch - run.best_epoch > fit.patience:
                 if not plan.stage_two or run.stage == 2:
                     save_state(run, task.directory / "state.safetensors")
                     return "early"

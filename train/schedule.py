@@ -52,9 +52,11 @@ class Plan:
 
     def extends(self, trunk: Run) -> bool:
         """This plan passes through a state that was kept where what comes began to depend on the length of a run."""
-        same = (trunk.planned, trunk.planned_seconds) == (self.epochs, self.seconds)
-        longer = self.epochs > trunk.planned and trunk.step <= self.decay_step
-        return not same and (longer or not self.decaying(trunk))
+        if (trunk.planned, trunk.planned_seconds) == (self.epochs, self.seconds):
+            return False
+        if self.epochs and trunk.planned:
+            return self.epochs > trunk.planned and trunk.step <= self.decay_step
+        return not self.decaying(trunk)
 
     def second(self, run: Run) -> bool:
         """The second stage has come."""

@@ -62,7 +62,7 @@ def _tensorboard(directory: Path, step: int) -> Iterator[Writer]:
     """An event file in the run directory; events after `step`, which a resumed run makes again, are dropped."""
     from torch.utils.tensorboard import SummaryWriter
 
-    writer = SummaryWriter(str(directory / "tensorboard"), purge_step=step + 1 if step else None)
+    writer = SummaryWriter(str(directory / "tensorboard"), purge_step=step + 1)
 
     def write(line: Line) -> None:
         for name, value in scalars(line).items():

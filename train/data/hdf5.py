@@ -195,7 +195,7 @@ def _refuse_other(attributes: Mapping[str, Any], names: Sequence[str], source: s
         )
     raise ValueError(
         f"{source}: version {attributes.get('version')} of the format, this program reads version {VERSION}; "
-        "read it with the program that wrote it, or write it again"
+        "read it with the program that wrote it, or write it again (sets of potential-prepare: prepare again)"
     )
 
 

@@ -1,4 +1,4 @@
-"""Prepared sets: version 2 of our HDF5 format, read frame by frame. Labelled frames survive it bit for bit.
+"""Prepared sets: version 3 of our HDF5 format, read frame by frame. Labelled frames survive it bit for bit.
 
 Everything is in eV, Å and what follows from them. Every dataset is cut into chunks, each compressed (gzip, bytes
 shuffled) and with a checksum (Fletcher) that HDF5 verifies whenever it reads; its own structures carry checksums too.
@@ -45,7 +45,7 @@ from train.data.labels import LABELS
 from train.data.weights import config_weight
 from train.doctor.checks import fingerprint
 
-VERSION = 2
+VERSION = 3  # 3: attribute texts of fixed length
 SHAPES: dict[str, tuple[str, tuple[int, ...]]] = {  # type and shape of one entry
     "n_atoms": ("int64", ()),
     "atomic_numbers": ("uint8", ()),
