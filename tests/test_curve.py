@@ -457,7 +457,6 @@ def test_workers_that_cannot_start_stop_the_study(tmp_path: Path) -> None:
 
 
 def test_submitit_runs_workers(pool: Path, tmp_path: Path) -> None:
-    pytest.importorskip("submitit")
     more = ["--engine", "submitit", "--engine-option", "cluster=local", "--engine-option", "timeout_min=5"]
     assert main(command(pool, tmp_path, *more)) == 0
     assert len(Ledger(tmp_path).results()) == 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import field, fields
 from typing import Any, TypeVar
 
@@ -25,7 +26,7 @@ def sizes(**values: tuple[int, int, int, int]) -> dict[str, dict[str, int]]:
 
 
 def check_dials(dials: Any) -> None:
-    """Refuse values of another type, or out of range.
+    """Refuse values of another type, out of range, or an order of features above that of the harmonics, `lmax`.
 
     Raises:
         ValueError: naming the dial, what it was and what it may be.
@@ -36,3 +37,6 @@ def check_dials(dials: Any) -> None:
         if type(value) not in ((int,) if whole else (int, float)) or not low <= value <= high:
             kind = "an integer" if whole else "a number"
             raise ValueError(f"{f.name} is {value!r}; it must be {kind} from {low} to {high} {unit}".rstrip())
+    for name in ("hidden_lmax", "lmax_out"):
+        if getattr(dials, name, 0) > (lmax := getattr(dials, "lmax", math.inf)):
+            raise ValueError(f"{name} {getattr(dials, name)} exceeds lmax {lmax}; raise lmax or lower {name}")

@@ -77,11 +77,6 @@ class EquivariantConfig:
                 f"vector_channels {self.vector_channels} exceed channels {self.channels}, which gate them; "
                 "raise channels or lower vector_channels"
             )
-        for name in ("hidden_lmax", "lmax_out"):
-            if getattr(self, name) > self.lmax:
-                raise ValueError(
-                    f"{name} {getattr(self, name)} exceeds lmax {self.lmax}; raise lmax or lower {name}"
-                )
 
     def widths(self, channels: int, lmax: int) -> list[int]:
         """Channels of each order 0 ... lmax: `channels` scalars, and vectors that halve with every further order."""

@@ -67,11 +67,6 @@ class MACEConfig:
 
     def __post_init__(self) -> None:
         check_dials(self)
-        for name in ("hidden_lmax", "lmax_out"):
-            if getattr(self, name) > self.lmax:
-                raise ValueError(
-                    f"{name} {getattr(self, name)} exceeds lmax {self.lmax}; raise lmax or lower {name}"
-                )
 
 
 def monomials(n: int, degree: int) -> list[tuple[int, ...]]:

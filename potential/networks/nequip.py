@@ -62,10 +62,6 @@ class NequIPConfig:
 
     def __post_init__(self) -> None:
         check_dials(self)
-        if self.lmax_out > self.lmax:
-            raise ValueError(
-                f"lmax_out {self.lmax_out} exceeds lmax {self.lmax}; raise lmax or lower lmax_out"
-            )
 
 
 class Layer(nn.Module):
