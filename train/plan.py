@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -214,7 +214,13 @@ def seconds_per_step(potential: Potential, task: Task) -> float:
     return trial(potential, task, 10)[1]
 
 
-def trial(potential: Potential, task: Task, n_steps: int, most: float = math.inf) -> tuple[Run, float]:
+def trial(
+    potential: Potential,
+    task: Task,
+    n_steps: int,
+    most: float = math.inf,
+    clock: Callable[[], float] = time.perf_counter,
+) -> tuple[Run, float]:
     """A run of a copy of the potential after some steps, and the mean seconds of `n_steps` of them after three to warm
     up; of fewer, but three, where all take longer than `most` seconds.
 
@@ -228,10 +234,10 @@ def trial(potential: Potential, task: Task, n_steps: int, most: float = math.inf
     while len(times) < n_steps + 3 and (len(times) < 6 or sum(times) < most):
         chosen = batches[len(times) % len(batches)]
         samples = [task.train[k] for k in chosen]
-        begun = time.perf_counter()
+        begun = clock()
         try:
             train_step(run, samples, task.fit, 1e-6)
-            times.append(time.perf_counter() - begun)
+            times.append(clock() - begun)
         except (NotFinite, OutOfMemory) as error:
             recover(run, Failed(samples, [task.names[k] for k in chosen], error), strict, lambda _: None)
     return run, sum(times[3:]) / len(times[3:])

@@ -40,14 +40,14 @@ def read_frames(path: Path) -> list[Frame]:
 
 def network(study: Study, job: Job) -> Fit:
     """Any of `potential.networks`, by potential-train."""
-    from train.curve.network import fit_network, inference_seconds, predicted
+    from train.curve.network import fit_network, microseconds_per_atom, predicted
 
     potential, facts = fit_network(study, job)
     tests = {}
     for name, path in study.tests.items():
         p = predicted(potential, path)
         tests[name] = sums(p.n_atoms, p.energy, p.forces, p.stress)
-    facts["us_per_atom"] = inference_seconds(potential, next(iter(study.tests.values())))
+    facts["us_per_atom"] = microseconds_per_atom(potential, next(iter(study.tests.values())))
     return Fit(tests, facts)
 
 

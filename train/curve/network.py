@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -27,14 +26,12 @@ from train.data.keys import keys
 from train.evaluate import EVALUATION_ATOMS, Predictions, evaluate
 from train.fit import fit, prepare_job
 from train.parallel import Ranks
-from train.plan import choose_fit
-from train.run import start
+from train.plan import choose_fit, trial
 from train.sets import read_files, read_sets
-from train.step import train_step
 from train.stream import make_samples, n_atoms
 from train.toml import update
 
-TIMED, WARM = 12, 3  # steps that are timed, and steps before them
+TIMED = 20  # steps: two renewals of the bases of SOAP
 
 
 def clock(device: str) -> float:
@@ -121,24 +118,12 @@ def measure(config: Config, directory: Path, train: Sequence[Path]) -> dict[str,
     data = Data(train=tuple(str(path) for path in train), allow_missing=True)
     config = replace(config, data=data, fit=replace(config.fit, epochs=1, minutes=0.0))
     job = prepare_job(config, directory, Ranks())
+    device = job.task.fit.device
     return {
         "parameters": sum(p.numel() for p in job.potential.parameters()),
-        "step_seconds": step_seconds(job.potential, job.task.train, job.task.fit),
-        "frame_seconds": frame_seconds(job.potential, job.samples["valid"], job.task.fit.device),
+        "step_seconds": trial(job.potential, job.task, TIMED, clock=lambda: clock(device))[1],
+        "frame_seconds": frame_seconds(job.potential, job.samples["valid"], device),
     }
-
-
-def step_seconds(potential: Potential, samples: Sequence[Sample], fit_settings: Any) -> float:
-    """Median seconds of a training step of a copy of the potential."""
-    run = start(copy.deepcopy(potential), fit_settings)
-    batches = epoch_batches(n_atoms(samples), fit_settings, 0)
-    times = []
-    for k in range(WARM + TIMED):
-        chosen = [samples[i] for i in batches[k % len(batches)]]
-        begun = clock(fit_settings.device)
-        train_step(run, chosen, fit_settings, 1e-6)
-        times.append(clock(fit_settings.device) - begun)
-    return float(np.median(times[WARM:]))
 
 
 def frame_seconds(potential: Potential, samples: Sequence[Sample], device: str) -> float:
@@ -151,7 +136,7 @@ def frame_seconds(potential: Potential, samples: Sequence[Sample], device: str) 
     return min(times) / len(samples)
 
 
-def inference_seconds(potential: Potential, path: Path) -> float:
+def microseconds_per_atom(potential: Potential, path: Path) -> float:
     """Microseconds per atom of energy and forces, on as many frames of a test as are predicted at once."""
     samples = samples_of(path, potential.cutoff)
     atoms = np.cumsum(n_atoms(samples))

@@ -196,14 +196,14 @@ def draw_learning_curve(run: Run) -> Figure:
     if rate[0]:
         draw_curve(all_axes[-1], rate, "learning rate", INK)
         all_axes[-1].set_title("Learning rate", loc="left", fontsize=11, color=INK)
-        all_axes[-1].set_ylabel("learning rate")
-        set_log_axes(all_axes[-1], [rate])
+        all_axes[-1].set(xlabel="optimizer step", ylabel="learning rate")
+        all_axes[-1].set_ylim(bottom=0)
         style(all_axes[-1])
     return figure
 
 
 def draw_curve(axes: Axes, curve: Curve, name: str, color: str) -> None:
-    """One line on logarithmic axes, with points while there are few of them."""
+    """One line, for logarithmic axes, with points while there are few of them."""
     kept = [(step, value) for step, value in zip(*curve, strict=True) if step > 0 and value > 0]
     if not kept:
         return
