@@ -109,7 +109,11 @@ def learning_charts(run: Run) -> dict[str, Chart]:
     if steps:
         hover = "%{y:.3g}<br>step %{x:.0f}<extra></extra>"
         data = [curve((steps, rates), "learning rate", INK, hover)]
-        look = layout(axis("optimizer step"), axis("learning rate", rangemode="tozero"), showlegend=False)
+        look = layout(
+            axis("optimizer step", exponentformat="none"),
+            axis("learning rate", exponentformat="none", rangemode="tozero"),
+            showlegend=False,
+        )
         charts["Learning rate"] = {"data": data, "layout": look}
     return charts
 
