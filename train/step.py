@@ -117,12 +117,10 @@ def gradient(
         facts = run.potential.statistics
         if not facts.has_energy:  # these labels have weight 0, and nothing predicts them
             b = replace(b, target=replace(blank(b.target), others=b.target.others))
-        if facts.targets and not any(
+        slopes = not facts.targets or any(
             bool(torch.isfinite(x).any()) for x in (b.target.forces, b.target.stress)
-        ):
-            prediction = predict(run.potential, b.graph, create_graph=True, forces=False)
-        else:
-            prediction = predict(run.potential, b.graph, create_graph=True)
+        )
+        prediction = predict(run.potential, b.graph, create_graph=True, forces=slopes)
         difference = differences(prediction, b.graph, b.target)
         weights = spread(b.weights, b.graph, b.target)
         terms = penalties(difference, fit, facts.scale, weights, units(facts.targets, b.graph))
