@@ -240,6 +240,34 @@ def test_study_is_done_once_and_grows(
     assert blocks.sums.sum() == pytest.approx(errors.sums.sum())
 
 
+def test_published_errors_stand_beside(
+    pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study, file = tmp_path / "s", tmp_path / "published.csv"
+    head = "label,test,quantity,measure,frames,error,source\n"
+    file.write_text(head + "A <b>,hot,forces,rmse,50,17.25,a paper\nB,hot,forces,mae,50,3,a paper\n")
+    assert main([*command(pool, study), "--published", str(file)]) == 0
+    page = (study / "report.html").read_text()
+    assert "17.25" in page
+    assert "A &lt;b&gt;" in page
+    assert "A <b>" not in page
+    (one,) = json.loads((study / "analysis.json").read_text())["published"]
+    assert (one["frames"], one["error"]) == (50, 17.25)
+    capsys.readouterr()
+    for rows, complaint in {
+        "A,hoot,forces,rmse,50,17,x": "published.csv:2: test 'hoot' is none of hot; did you mean 'hot'?",
+        "A,hot,forces,rmse,50,-1,x": "published.csv:2: 50 frames, error -1.0; both must be positive",
+        "A,hot,forces,rmse,fifty,1,x": "published.csv:2: invalid literal",
+        "A,hot,forces": "measure None is none of rmse, mae",
+    }.items():
+        file.write_text(head + rows + "\n")
+        assert main(["--report", "--output", str(study), "--published", str(file)]) == 1
+        assert complaint in capsys.readouterr().err
+    file.write_text("label,test\nA,hot\n")
+    assert main(["--report", "--output", str(study), "--published", str(file)]) == 1
+    assert "has no column quantity" in capsys.readouterr().err
+
+
 def test_a_fit_that_always_fails_is_named_and_the_rest_is_done(
     pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from train.curve.frames import QUANTITIES
 from train.curve.fronts import TIMES, points
 from train.curve.picture import limits, margins, model_colors, shown, size_range, ticks_of
+from train.curve.published import of
 from train.report.charts import Chart, axis, escaped, layout, rounded
 from train.report.plots import INK
 
@@ -24,12 +25,15 @@ def log_axis(title: str, ends: tuple[float, float], sizes: Sequence[int] = ()) -
 def curve_chart(found: dict[str, Any], test: str, quantity: str) -> Chart:
     """Measured means with intervals, curves with bands, of one test and quantity."""
     one, colors, unit = found["tests"][test][quantity], model_colors(found), QUANTITIES[quantity]
-    ends = limits(one)
+    literature = of(found, test, quantity)
+    ends = limits(one, literature)
     data: list[Chart] = []
     for name, model in one["models"].items():
         data += [*band(model, name, colors[name], ends), *means(model, name, colors[name], unit)]
     sizes = [n for model in one["models"].values() for n in model["sizes"]]
-    x = log_axis("reference calculations", size_range(sizes), sizes)
+    data += [stars(literature, unit)] if literature else []
+    reach = size_range([*sizes, *(p["frames"] for p in literature)])
+    x = log_axis("reference calculations", reach, sizes)
     return {"data": data, "layout": layout(x, log_axis(f"{found['measure'].upper()} ({unit})", ends))}
 
 
@@ -57,6 +61,23 @@ def means(model: dict[str, Any], name: str, color: str, unit: str) -> list[Chart
             "hovertemplate": hover + "%{customdata[2]} fits<extra></extra>",
         }
     ]
+
+
+def stars(published: Sequence[dict[str, Any]], unit: str) -> Chart:
+    """Errors from the literature."""
+    return {
+        "type": "scatter",
+        "mode": "markers+text",
+        "x": [p["frames"] for p in published],
+        "y": [p["error"] for p in published],
+        "text": [escaped(p["label"]) for p in published],
+        "textposition": "middle right",
+        "textfont": {"size": 10},
+        "name": "published",
+        "marker": {"color": INK, "size": 9, "symbol": "star"},
+        "customdata": [escaped(p["source"]) for p in published],
+        "hovertemplate": f"%{{text}}, %{{x}} frames: %{{y:.4g}} {unit}<br>%{{customdata}}<extra></extra>",
+    }
 
 
 def band(model: dict[str, Any], name: str, color: str, ends: tuple[float, float]) -> list[Chart]:

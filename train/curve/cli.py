@@ -115,6 +115,10 @@ def add_report(p: argparse.ArgumentParser) -> None:
     )
     g.add_argument("--measure", choices=("rmse", "mae"), default="rmse", help="of errors (default: rmse)")
     g.add_argument(
+        "--published", metavar="FILE",
+        help="errors from the literature to draw beside: CSV with label,test,quantity,measure,frames,error,source",
+    )  # fmt: skip
+    g.add_argument(
         "--block", type=int, default=1, metavar="N",
         help="neighboring test frames that are resampled together, for tests that are trajectories (default: 1)",
     )  # fmt: skip
@@ -234,7 +238,7 @@ def main(arguments: list[str] | None = None) -> int:
         failed = {} if args.report else fit_all(args, directory)
         from train.curve.report import report
 
-        for line in report(directory, args.target, args.measure, args.block):
+        for line in report(directory, args.target, args.measure, args.block, args.published):
             print(line)
     except (ValueError, ImportError) as error:
         print(f"potential-curve: {error}", file=sys.stderr)

@@ -27,6 +27,7 @@ def page(found: dict[str, Any]) -> str:
         section("How it was done", bullets(words.method(found))),
         section("How sure it is", bullets(words.statistics(found))),
         section("What cannot be concluded", bullets(words.limits(found))),
+        section("From the literature", literature(found)),
         section("Every fit", fits(found)),
         section(
             "Fits that failed", bullets([f"{k}: {v.splitlines()[0]}" for k, v in found["failed"].items()])
@@ -159,6 +160,19 @@ def fronts(found: dict[str, Any], charts: dict[str, Chart]) -> str:
         "<p>The line joins what nothing beats in both. Numbers are frames; times are medians of the fits.</p>"
     )
     return told + f'<div class="grid">{"".join(parts)}</div>'
+
+
+def literature(found: dict[str, Any]) -> str:
+    """Published errors, with their sources."""
+    rows = [
+        [escape(p["label"]), escape(p["test"]), p["quantity"], f"{p['frames']}",
+         f"{number(p['error'])} {QUANTITIES[p['quantity']]}", escape(p["source"])]
+        for p in found["published"]
+    ]  # fmt: skip
+    if not rows:
+        return ""
+    told = "<p>As published: other trainers, other budgets and other validation frames; no intervals are known.</p>"
+    return told + table(["model", "test", "quantity", "N", f"{found['measure'].upper()}", "source"], rows)
 
 
 def fits(found: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from train.curve.frames import QUANTITIES
 from train.curve.fronts import TIMES, points
+from train.curve.published import of
 from train.report.page import replace
 from train.report.plots import INK, TESTS, VALID, log_ticks, plain, style
 
@@ -31,12 +32,12 @@ def measured(one: dict[str, Any]) -> list[float]:
     return [float(error[0]) for model in one["models"].values() for error in model["errors"]]
 
 
-def limits(one: dict[str, Any]) -> tuple[float, float]:
-    """Errors that are drawn: measured ones and their intervals, as far as they are near."""
-    values = measured(one)
+def limits(one: dict[str, Any], published: Sequence[dict[str, Any]] = ()) -> tuple[float, float]:
+    """Errors that are drawn: measured and published ones, and intervals as far as they are near."""
+    values = [*measured(one), *(row["error"] for row in published)]
     known = [x for model in one["models"].values() for error in model["errors"] for x in error]
     low, high = min(values) / ROOM, max(values) * ROOM
-    inside = [x for x in known if low <= x <= high]
+    inside = [x for x in (*values, *known) if low <= x <= high]
     return min(inside) / 1.2, max(inside) * 1.2
 
 
@@ -65,10 +66,16 @@ def draw_curves(found: dict[str, Any]) -> Figure:
             for name, model in one["models"].items():
                 draw_curve(axes, model, name, colors[name])
             sizes = [n for model in one["models"].values() for n in model["sizes"]]
+            literature = of(found, test, quantity)
+            for p in literature:
+                axes.plot(p["frames"], p["error"], "*", color=INK, markersize=7)
+                where = {"textcoords": "offset points", "fontsize": 7, "color": INK, "va": "center"}
+                axes.annotate(plain(p["label"]), (p["frames"], p["error"]), (6, 0), **where)
             axes.set_title(f"{plain(test)}: {quantity}", loc="left", fontsize=10, color=INK)
             axes.set_xlabel("reference calculations")
             axes.set_ylabel(f"{quantity} {found['measure'].upper()} ({QUANTITIES[quantity]})")
-            log_axes(axes, size_range(sizes), limits(one), sizes)
+            ends = size_range([*sizes, *(p["frames"] for p in literature)])
+            log_axes(axes, ends, limits(one, literature), sizes)
             style(axes)
         for axes in row[len(quantities) :]:
             axes.set_axis_off()

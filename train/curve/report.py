@@ -11,6 +11,7 @@ from typing import Any
 from train.curve.analysis import analyze
 from train.curve.frames import QUANTITIES, collect
 from train.curve.ledger import Ledger
+from train.curve.published import read_published
 from train.curve.study import Study, read_study
 from train.curve.words import summary
 from train.directory import write_text
@@ -21,20 +22,25 @@ COLUMNS = ("model", "size", "draw", "seed", "test", "quantity", "unit", "rmse", 
 
 
 def report(
-    directory: Path, targets: Sequence[float] = (), measure: str = "rmse", block: int = 1
+    directory: Path,
+    targets: Sequence[float] = (),
+    measure: str = "rmse",
+    block: int = 1,
+    published: str | None = None,
 ) -> list[str]:
     """Write what the finished fits of a study say; the lines to print.
 
-    `targets` are force errors in meV/Å. `measure`: rmse or mae.
+    `targets` are force errors in meV/Å. `measure`: rmse or mae. `published`: a file of errors from the literature.
 
     Raises:
-        ValueError: no study, or nothing done yet.
+        ValueError: no study, nothing done yet, or a file of published errors that cannot be used.
     """
     from train.curve.page import page
     from train.curve.picture import draw
 
     study = read_study(directory)
     found = gather(study, targets, measure, block)
+    found["published"] = read_published(Path(published), study.tests, measure) if published else []
     write_text(directory / "analysis.json", to_json(found))
     write_text(directory / "errors.csv", errors_csv(found["fits"]))
     write_text(directory / "curves.csv", curves_csv(found))

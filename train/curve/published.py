@@ -1,0 +1,50 @@
+"""Errors from the literature, drawn beside a study's own: a CSV file."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from train.curve.frames import MEASURES, QUANTITIES
+from train.option import suggest
+
+COLUMNS = ("label", "test", "quantity", "measure", "frames", "error", "source")
+
+
+def read_published(path: Path, tests: Collection[str], measure: str) -> list[dict[str, Any]]:
+    """Rows of `path` for the tests and the measure (rmse, mae) of a report.
+
+    The columns are label, test, quantity (energy, forces, stress), measure, frames (validation included), error
+    (meV/atom, meV/Å, meV/Å³) and source. Rows of another measure are left out.
+
+    Raises:
+        ValueError: a column is missing, a test or quantity unknown, or a number is none; with the line.
+    """
+    with open(path, newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        rows = [(reader.line_num, row) for row in reader]
+    missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
+    if missing:
+        raise ValueError(f"{path} has no column {missing[0]}; its first line must be {','.join(COLUMNS)}")
+    found = []
+    for line, row in rows:
+        for key, known in (("test", tests), ("quantity", QUANTITIES), ("measure", MEASURES)):
+            if row[key] not in known:
+                hint = suggest(str(row[key]), known)
+                raise ValueError(f"{path}:{line}: {key} {row[key]!r} is none of {', '.join(known)}{hint}")
+        try:
+            frames, error = int(row["frames"]), float(row["error"])
+        except (TypeError, ValueError) as bad:
+            raise ValueError(f"{path}:{line}: {bad}; frames and error are numbers") from None
+        if not (frames > 0 and 0 < error < float("inf")):
+            raise ValueError(f"{path}:{line}: {frames} frames, error {error}; both must be positive")
+        if row["measure"] == measure:
+            found.append({key: row[key] for key in COLUMNS} | {"frames": frames, "error": error})
+    return found
+
+
+def of(found: dict[str, Any], test: str, quantity: str) -> list[dict[str, Any]]:
+    """The published errors of one test and quantity."""
+    return [row for row in found["published"] if (row["test"], row["quantity"]) == (test, quantity)]
