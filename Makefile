@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 RUNS   ?= runs
+DATA   ?= data
 
 .PHONY: quickstart test lint check docs bench bench-acac bench-speed clean
 
@@ -42,6 +43,11 @@ bench-acac: $(VENV)/.ready
 # Others beside ours: examples/compare/README.md.
 bench-speed: $(VENV)/.ready
 	$(BIN)/potential-bench --preset small medium --output docs/results
+
+# Learning curves of docs/STUDIES.md, hours each; DATA holds the sets named by `python -m bench.studies.run --list`.
+# Quick: make study-acac STUDY=--quick
+study-%: $(VENV)/.ready
+	$(BIN)/python -m bench.studies.run $* --data $(DATA) --engine process --workers 2 $(STUDY)
 
 clean:
 	rm -rf $(VENV) $(RUNS)

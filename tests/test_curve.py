@@ -29,6 +29,7 @@ from train.curve.match import matched
 from train.curve.prepare import resolved, subset
 from train.curve.progress import time_left
 from train.curve.protocol import length
+from train.curve.published import labels
 from train.curve.study import Job, Study, extended, read_study, save_study
 from train.loop import VALIDATE_STEPS
 
@@ -266,6 +267,13 @@ def test_published_errors_stand_beside(
     file.write_text("label,test\nA,hot\n")
     assert main(["--report", "--output", str(study), "--published", str(file)]) == 1
     assert "has no column quantity" in capsys.readouterr().err
+
+
+def test_published_errors_that_are_close_share_a_line() -> None:
+    points = (("a", 9, 1.0), ("b", 9, 1.1), ("c", 5, 1.0), ("d", 9, 3.0))
+    rows = [{"label": name, "frames": n, "error": error} for name, n, error in points]
+    assert labels(rows, (0.1, 10.0)) == ["", "b, a", "c", "d"]
+    assert labels(rows, (0.9, 3.3)) == ["a", "b", "c", "d"]
 
 
 def test_a_fit_that_always_fails_is_named_and_the_rest_is_done(

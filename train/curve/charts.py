@@ -10,7 +10,7 @@ import numpy as np
 from train.curve.frames import QUANTITIES
 from train.curve.fronts import TIMES, points
 from train.curve.picture import limits, margins, model_colors, shown, size_range, ticks_of
-from train.curve.published import of
+from train.curve.published import labels, of
 from train.report.charts import Chart, axis, escaped, layout, rounded
 from train.report.plots import INK
 
@@ -31,7 +31,7 @@ def curve_chart(found: dict[str, Any], test: str, quantity: str) -> Chart:
     for name, model in one["models"].items():
         data += [*band(model, name, colors[name], ends), *means(model, name, colors[name], unit)]
     sizes = [n for model in one["models"].values() for n in model["sizes"]]
-    data += [stars(literature, unit)] if literature else []
+    data += [stars(literature, unit, ends)] if literature else []
     reach = size_range([*sizes, *(p["frames"] for p in literature)])
     x = log_axis("reference calculations", reach, sizes)
     return {"data": data, "layout": layout(x, log_axis(f"{found['measure'].upper()} ({unit})", ends))}
@@ -63,20 +63,20 @@ def means(model: dict[str, Any], name: str, color: str, unit: str) -> list[Chart
     ]
 
 
-def stars(published: Sequence[dict[str, Any]], unit: str) -> Chart:
+def stars(published: list[dict[str, Any]], unit: str, ends: tuple[float, float]) -> Chart:
     """Errors from the literature."""
     return {
         "type": "scatter",
         "mode": "markers+text",
         "x": [p["frames"] for p in published],
         "y": [p["error"] for p in published],
-        "text": [escaped(p["label"]) for p in published],
+        "text": [escaped(text) for text in labels(published, ends)],
         "textposition": "middle right",
         "textfont": {"size": 10},
         "name": "published",
         "marker": {"color": INK, "size": 9, "symbol": "star"},
-        "customdata": [escaped(p["source"]) for p in published],
-        "hovertemplate": f"%{{text}}, %{{x}} frames: %{{y:.4g}} {unit}<br>%{{customdata}}<extra></extra>",
+        "customdata": [[escaped(p["label"]), escaped(p["source"])] for p in published],
+        "hovertemplate": f"%{{customdata[0]}}, %{{x}} frames: %{{y:.4g}} {unit}<br>%{{customdata[1]}}<extra></extra>",
     }
 
 

@@ -14,7 +14,7 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from train.curve.frames import QUANTITIES
 from train.curve.fronts import TIMES, points
-from train.curve.published import of
+from train.curve.published import labels, of
 from train.report.page import replace
 from train.report.plots import INK, TESTS, VALID, log_ticks, plain, style
 
@@ -67,15 +67,13 @@ def draw_curves(found: dict[str, Any]) -> Figure:
                 draw_curve(axes, model, name, colors[name])
             sizes = [n for model in one["models"].values() for n in model["sizes"]]
             literature = of(found, test, quantity)
-            for p in literature:
-                axes.plot(p["frames"], p["error"], "*", color=INK, markersize=7)
-                where = {"textcoords": "offset points", "fontsize": 7, "color": INK, "va": "center"}
-                axes.annotate(plain(p["label"]), (p["frames"], p["error"]), (6, 0), **where)
+            height = limits(one, literature)
+            draw_published(axes, literature, height)
             axes.set_title(f"{plain(test)}: {quantity}", loc="left", fontsize=10, color=INK)
             axes.set_xlabel("reference calculations")
             axes.set_ylabel(f"{quantity} {found['measure'].upper()} ({QUANTITIES[quantity]})")
             ends = size_range([*sizes, *(p["frames"] for p in literature)])
-            log_axes(axes, ends, limits(one, literature), sizes)
+            log_axes(axes, ends, height, sizes)
             style(axes)
         for axes in row[len(quantities) :]:
             axes.set_axis_off()
@@ -84,6 +82,15 @@ def draw_curves(found: dict[str, Any]) -> Figure:
         handles, labels, loc="outside lower center", ncols=min(4, len(labels)), frameon=False, fontsize=9
     )
     return figure
+
+
+def draw_published(axes: Axes, rows: list[dict[str, Any]], height: tuple[float, float]) -> None:
+    """Stars with names."""
+    where: dict[str, Any] = {"textcoords": "offset points", "fontsize": 7, "color": INK, "va": "center"}
+    for row, text in zip(rows, labels(rows, height), strict=True):
+        at = (row["frames"], row["error"])
+        axes.plot(*at, "*", color=INK, markersize=7)
+        axes.annotate(plain(text), at, (6, 0), **where)
 
 
 def draw_curve(axes: Axes, model: dict[str, Any], name: str, color: str) -> None:

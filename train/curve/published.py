@@ -10,6 +10,7 @@ from typing import Any
 from train.curve.frames import MEASURES, QUANTITIES
 from train.option import suggest
 
+NEAR = 0.04  # of the height of an axis: a line of text
 COLUMNS = ("label", "test", "quantity", "measure", "frames", "error", "source")
 
 
@@ -48,3 +49,18 @@ def read_published(path: Path, tests: Collection[str], measure: str) -> list[dic
 def of(found: dict[str, Any], test: str, quantity: str) -> list[dict[str, Any]]:
     """The published errors of one test and quantity."""
     return [row for row in found["published"] if (row["test"], row["quantity"]) == (test, quantity)]
+
+
+def labels(rows: list[dict[str, Any]], ends: tuple[float, float]) -> list[str]:
+    """What is written at each point on a logarithmic axis between these ends: of points too close for a line each, the
+    highest has all names."""
+    room = (ends[1] / ends[0]) ** NEAR
+    texts = [""] * len(rows)
+    first: dict[int, int] = {}  # frames -> the point that is being named
+    for k in sorted(range(len(rows)), key=lambda k: -float(rows[k]["error"])):
+        at = first.get(rows[k]["frames"])
+        if at is not None and rows[at]["error"] < room * rows[k]["error"]:
+            texts[at] += f", {rows[k]['label']}"
+        else:
+            first[rows[k]["frames"]], texts[k] = k, rows[k]["label"]
+    return texts
