@@ -58,6 +58,13 @@ def test_every_data_file_is_in_the_table() -> None:
     assert len(TABLE) == 8
 
 
+def test_published_snap_is_what_the_text_says() -> None:
+    text = (DATA / "README.md").read_text(encoding="utf-8")
+    for kind in ("snapcoeff", "snapparam"):
+        content = (DATA / "mlearn" / f"Si_published.{kind}").read_bytes()
+        assert hashlib.sha256(content).hexdigest() in text
+
+
 def test_no_python_in_data_and_each_set_has_its_licence() -> None:
     assert not list(DATA.rglob("*.py"))
     for folder in {Path(row.file).parent for row in TABLE}:
