@@ -22,6 +22,11 @@ from bench.provenance import ROOT, provenance, spell
 
 OURS = "potential-train"  # with its own choice of preset
 PRESETS = ("tiny", "small", "medium", "large")  # ours as well
+PAINN = ("--network", "painn", "--set", "model.channels=128", "--set", "model.n_layers=3")
+OTHERS = {  # other networks by our trainer; PaiNN as large as in its paper
+    "painn-128": PAINN,
+    "painn-128-fast": (*PAINN, "--set", "fit.learning_rate=0.005"),
+}
 PEERS = {  # options of mace_fit.py; a first guess, see README.md
     "mace-64": ("--hidden", "64x0e", "--optimizer", "soap", "--learning-rate", "0.005", "--max-ell", "2"),
     "mace-stock": ("--hidden", "128x0e+128x1o", "--optimizer", "adam", "--learning-rate", "0.01"),
@@ -62,7 +67,7 @@ class Job:
 
 def arguments() -> argparse.Namespace:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--contestants", nargs="+", choices=(OURS, *PRESETS, *PEERS), default=[OURS, *PEERS])
+    p.add_argument("--contestants", nargs="+", choices=(OURS, *PRESETS, *OTHERS, *PEERS), default=[OURS, *PEERS])
     p.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     p.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     p.add_argument("--minutes", type=float, default=10.0, help="of training, wall time")
@@ -93,7 +98,7 @@ def command(job: Job, args: argparse.Namespace, output: Path) -> list[str]:
     train, *tests = [str((args.data / name).resolve()) for name in (files.train, *files.tests)]
     shared = ["--test", *tests, "--seed", str(job.seed)]
     if job.contestant not in PEERS:
-        chosen = ["--preset", job.contestant] if job.contestant in PRESETS else []
+        chosen = ["--preset", job.contestant] if job.contestant in PRESETS else OTHERS.get(job.contestant, ())
         start = [sys.executable, "-c", "import sys; from train.cli import main; sys.exit(main())"]
         return [*start, train, *shared, *chosen, "--minutes", str(job.minutes), "--output", str(output)]
     start = [args.python, str(Path(__file__).with_name("mace_fit.py"))]
