@@ -8,6 +8,7 @@ import lzma
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from ase import Atoms
 from ase.io import read, write
 
 from potential.checkpoint import read as read_tensors
-from train import step
+from train import plan, step
 from train.batches import Sample, normalized, prepare
 from train.cli import main
 from train.config import Fit, Weights
@@ -173,10 +174,10 @@ def test_runs_stop_where_nothing_is_finite(
 def little_memory(monkeypatch: pytest.MonkeyPatch, most: int, error: BaseException) -> None:
     predict = step.predict
 
-    def limited(potential: object, graph: object, create_graph: bool) -> object:
+    def limited(potential: object, graph: object, **options: bool) -> object:
         if len(graph.n_atoms) > most:  # type: ignore[attr-defined]
             raise error
-        return predict(potential, graph, create_graph)  # type: ignore[arg-type]
+        return predict(potential, graph, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(step, "predict", limited)
 
@@ -244,3 +245,27 @@ def test_shrunk_batches_train_and_resume_the_same(folder: Path, monkeypatch: pyt
     assert any(not torch.equal(whole[k], v) for k, v in shrunk.items())
     for k, v in shrunk.items():
         torch.testing.assert_close(v, whole[k], rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize(("alone", "said"), [(0.5, True), (0.9, False)])
+def test_too_many_threads_are_said_and_left_as_they_are(
+    monkeypatch: pytest.MonkeyPatch, alone: float, said: bool
+) -> None:
+    asked: list[int] = []
+
+    def trial(*_: object) -> tuple[None, float]:
+        asked.append(torch.get_num_threads())
+        return None, alone
+
+    monkeypatch.setattr(plan, "trial", trial)
+    potential, task = torch.nn.Linear(1, 1), SimpleNamespace(fit=Fit())
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        text = plan.fewer_threads(potential, task, 1.0)  # type: ignore[arg-type]
+        assert (torch.get_num_threads(), asked) == (3, [1])
+        torch.set_num_threads(1)
+        assert not plan.fewer_threads(potential, task, 1.0)  # type: ignore[arg-type]
+    finally:
+        torch.set_num_threads(before)
+    assert ("OMP_NUM_THREADS=1" in text, "500 ms a step instead of the 1000 of 3" in text) == (said, said)

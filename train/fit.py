@@ -33,6 +33,7 @@ from train.plan import (
     choose_fit,
     choose_model,
     elements,
+    fewer_threads,
     make_potential,
     measure,
     require_labels,
@@ -135,6 +136,7 @@ def _estimate(potential: Potential, task: Task, size: int) -> str:
     )
     try:
         seconds = seconds_per_step(potential, replace(task, fit=share))
+        threads = fewer_threads(potential, replace(task, fit=share), seconds)
     except ValueError as error:
         raise ValueError(f"trial steps failed: {error}") from error
     plan = task.plan
@@ -145,6 +147,7 @@ def _estimate(potential: Potential, task: Task, size: int) -> str:
         f"{n:,} parameters; {1e3 * seconds:.0f} ms a step measured; {round(steps):,} steps "
         f"({steps / plan.n_batches:.0f} epochs of {plan.n_batches} batches) in about {duration(length)}"
         + (f" on {size} ranks, without their exchange" if size > 1 else "")
+        + threads
     )
 
 

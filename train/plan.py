@@ -30,6 +30,7 @@ from train.target import Target, order, resolved
 from train.target_facts import target_facts, weighed
 
 STEPS = 15000  # updates of a run whose length is not given
+CLEARLY = 0.8  # of the time of a step by all threads: one thread that takes less is worth a word
 
 
 def elements(frames: Sequence[Frame]) -> tuple[str, ...]:
@@ -212,6 +213,26 @@ def seconds_per_step(potential: Potential, task: Task) -> float:
         ValueError: see `trial`.
     """
     return trial(potential, task, 10)[1]
+
+
+def fewer_threads(potential: Potential, task: Task, seconds: float) -> str:
+    """What is said where one thread takes clearly less than the `seconds` of a step: batches are too small for so many
+    cores, or the machine is busy and threads wait for each other. Their number stays: results depend on it by rounding.
+    """
+    given = torch.get_num_threads()
+    if given == 1 or task.fit.device != "cpu":
+        return ""
+    torch.set_num_threads(1)
+    try:
+        alone = trial(potential, task, 5, seconds)[1]
+    finally:
+        torch.set_num_threads(given)
+    if alone > CLEARLY * seconds:
+        return ""
+    return (
+        f"; one thread takes {1e3 * alone:.0f} ms a step instead of the {1e3 * seconds:.0f} of {given}: start it with "
+        "OMP_NUM_THREADS=1 in the environment (small batches, or other programs on these cores)"
+    )
 
 
 def trial(

@@ -67,7 +67,9 @@ class Job:
 
 def arguments() -> argparse.Namespace:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--contestants", nargs="+", choices=(OURS, *PRESETS, *OTHERS, *PEERS), default=[OURS, *PEERS])
+    p.add_argument(
+        "--contestants", nargs="+", choices=(OURS, *PRESETS, *OTHERS, *PEERS), default=[OURS, *PEERS]
+    )
     p.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     p.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     p.add_argument("--minutes", type=float, default=10.0, help="of training, wall time")
