@@ -13,7 +13,7 @@ from ase.data import chemical_symbols
 from torch import Tensor, nn
 
 from potential.heads import EnergyHead
-from potential.networks import NETWORKS, Network
+from potential.networks import LINEAR, NETWORKS, Network
 from potential.targets import TargetFacts, TargetHead
 
 
@@ -131,7 +131,10 @@ def build(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         network = network_type(dials, len(statistics.elements), statistics.mean_neighbors)
-        head = EnergyHead(network.irreps_out) if statistics.has_energy else None
+        linear = config.get("network") in LINEAR  # its feature is the energy
+        head = (
+            (nn.Flatten(0) if linear else EnergyHead(network.irreps_out)) if statistics.has_energy else None
+        )
         targets = [TargetHead(network.irreps_out, facts) for facts in statistics.targets]
     return Potential(network, head, statistics, targets).to(dtype)
 

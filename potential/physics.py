@@ -58,10 +58,13 @@ def edge_gradient(
 
 
 def pull_back(
-    outputs: Sequence[Tensor], inputs: Sequence[Tensor], cotangents: Sequence[Tensor] | None = None
+    outputs: Sequence[Tensor],
+    inputs: Sequence[Tensor],
+    cotangents: Sequence[Tensor] | None = None,
+    create_graph: bool = False,
 ) -> tuple[Tensor, ...]:
     """Gradient of sum(outputs * cotangents) by each of the inputs, zero where nothing depends on one."""
-    return torch.autograd.grad(outputs, inputs, cotangents, materialize_grads=True)
+    return torch.autograd.grad(outputs, inputs, cotangents, create_graph=create_graph, materialize_grads=True)
 
 
 def predict(model: EnergyModel, graph: Graph, create_graph: bool = False, forces: bool = True) -> Prediction:

@@ -15,6 +15,7 @@ from torch import Tensor
 from potential import Potential, build
 from potential.checkpoint import check_device, load
 from potential.model import configuration, presets, recast, settings
+from potential.networks import LINEAR
 from train.batches import Sample, prepare
 from train.columns import EACH, representatives, spaced, symbols, take
 from train.config import Config, Fit
@@ -59,7 +60,13 @@ def read_start(config: Config) -> Potential | None:
         )
     check_device(fit.device)
     dtype = torch.float64 if fit.dtype == "float64" else torch.float32
-    return recast(load(fit.start), dtype).to(fit.device)
+    start = load(fit.start)
+    if configuration(start)["network"] in LINEAR:
+        raise ValueError(
+            f"{fit.start} is a linear model, fitted by least squares: fit a new one to old and new frames together, it "
+            "takes no longer"
+        )
+    return recast(start, dtype).to(fit.device)
 
 
 def adopt(given: Mapping[str, Any], start: Potential, path: str) -> tuple[dict[str, Any], list[str]]:

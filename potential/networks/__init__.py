@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from potential.networks.ace import ACE, ACEConfig
 from potential.networks.allegro import Allegro, AllegroConfig
 from potential.networks.egnn import EGNN, EGNNConfig
 from potential.networks.equivariant import Equivariant, EquivariantConfig
@@ -35,6 +36,7 @@ class Network(Protocol):
 # name -> (dataclass of dials, network built from dials, number of elements and mean number of neighbors)
 NETWORKS: dict[str, tuple[Any, Any]] = {
     "equivariant": (EquivariantConfig, Equivariant),
+    "ace": (ACEConfig, ACE),
     "allegro": (AllegroConfig, Allegro),
     "egnn": (EGNNConfig, EGNN),
     "l1net": (L1NetConfig, L1Net),
@@ -43,3 +45,5 @@ NETWORKS: dict[str, tuple[Any, Any]] = {
     "painn": (PaiNNConfig, PaiNN),
     "schnet": (SchNetConfig, SchNet),
 }
+# Those whose only feature is the energy itself, linear in the weights: fitted by least squares, not by training.
+LINEAR = ("ace",)
