@@ -10,10 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from train.cli import main
+from train.compare.cli import main as compare
 from train.curve.cli import main as curve
 from train.curve.frames import errors_of, sums_path, write_sums
 from train.curve.ledger import Ledger
@@ -62,6 +66,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         assert doctor([str(folder / f"{name}.xyz"), *more, "--html", str(folder / f"{name}.html")]) < 2
     return {
         "curves": study(folder / "curves"),
+        "comparison": comparison(folder / "compared"),
         "report": folder / "train/report.html",
         "report with stress": folder / "si/report.html",
         "doctor": folder / "train.html",
@@ -110,6 +115,38 @@ def study(folder: Path) -> Path:
     return folder / "report.html"
 
 
+def comparison(folder: Path) -> Path:
+    """The page of a comparison on copper: a hostile name, a long one, and one that fails everywhere."""
+    folder.mkdir()
+    for k in range(4):
+        atoms = bulk("Cu", cubic=True).repeat((2, 1, 1))
+        atoms.rattle(0.1, seed=k)
+        atoms.info["config_type"] = "a long name of the first kind of frames" if k % 2 else "odd"
+        atoms.calc = EMT()
+        labels = {name: atoms.calc.get_property(name, atoms) for name in ("energy", "forces", "stress")}
+        atoms.calc = SinglePointCalculator(atoms, **labels)
+        write(folder / "test.xyz", atoms, append=True)
+    arguments = [
+        str(folder / "test.xyz"),
+        "--rounds",
+        "3",
+        "--seconds",
+        "1",
+        "--steps",
+        "100",
+        "--output",
+        str(folder),
+    ]
+    long = "a_morse_potential_with_quite_a_long_name"
+    modules = {"<script>alert(1)</script>": "emt:EMT", long: "morse:MorsePotential", "lost": "tip3p:TIP3P"}
+    for name, module in modules.items():
+        arguments += ["--calculator", f"{name}=ase.calculators.{module}"]
+    for option in ("epsilon=0.35", "rho0=4.0", "r0=2.6"):
+        arguments += ["--option", f"{long}.{option}"]
+    assert compare(arguments) == 1
+    return folder / "report.html"
+
+
 def look(browser: Browser, path: Path, width: int) -> tuple[list[str], Page]:
     """Open a page, draw all of it, unfold everything; what is wrong with it."""
     page = browser.new_page(viewport={"width": width, "height": 800})
@@ -133,7 +170,7 @@ def look(browser: Browser, path: Path, width: int) -> tuple[list[str], Page]:
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("name", ["report", "report with stress", "doctor", "curves"])
+@pytest.mark.parametrize("name", ["report", "report with stress", "doctor", "curves", "comparison"])
 def test_page_opens_without_errors_and_fits(
     browser: Browser, pages: dict[str, Path], name: str, width: int
 ) -> None:

@@ -26,7 +26,7 @@ class Contestant:
     name: str
     calculator: str  # module:factory or path/to/file.py:factory
     python: str = ""  # empty: this one
-    options: Mapping[str, Any] = field(default_factory=dict)  # for the factory, as far as it takes them
+    options: Mapping[str, Any] = field(default_factory=dict)  # for the factory
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def ask(running: Running, **order: Any) -> dict[str, Any]:
     Raises:
         ValueError: the contestant failed, or its process ended.
     """
-    process = running.process
+    process, written = running.process, os.fstat(running.log.fileno()).st_size
     assert process.stdin is not None
     assert process.stdout is not None
     try:
@@ -83,15 +83,17 @@ def ask(running: Running, **order: Any) -> dict[str, Any]:
     if not line:
         code = process.wait()
         killed = "; it was killed, perhaps for want of memory" if code == -9 else ""
-        raise ValueError(f"{name}: its process ended with code {code}{killed}{_last_words(running.log)}")
+        raise ValueError(
+            f"{name}: its process ended with code {code}{killed}{_last_words(running.log, written)}"
+        )
     reply: dict[str, Any] = json.loads(line)
     if "error" in reply:
         raise ValueError(f"{name}: {reply['error']}")
     return reply
 
 
-def _last_words(log: IO[str]) -> str:
-    log.seek(0)
+def _last_words(log: IO[str], since: int) -> str:
+    log.seek(since)
     lines = [line for line in log.read().splitlines() if line.strip()]
     return f": {lines[-1].strip()}" if lines else ""
 
@@ -106,12 +108,19 @@ def running(
         ValueError: a Python that is not there, or a calculator that cannot be made.
     """
     with contextlib.ExitStack() as stack:
-        yield [_start(one, threads, options, stack) for one in contestants]
+        yield [start(one, threads, options, stack) for one in contestants]
 
 
-def _start(
+def start(
     contestant: Contestant, threads: int, options: Mapping[str, Any], stack: contextlib.ExitStack
 ) -> Running:
+    """The process of one contestant, with its calculator made; `stack` ends it.
+
+    `options` are for any factory that names them.
+
+    Raises:
+        ValueError: a Python that is not there, or a calculator that cannot be made.
+    """
     python = shutil.which(contestant.python or sys.executable)
     if python is None:
         raise ValueError(
@@ -128,9 +137,8 @@ def _start(
     )
     stack.callback(_end, process)
     started = Running(contestant, process, log)
-    facts = ask(
-        started, do="make", calculator=contestant.calculator, options={**options, **contestant.options}
-    )
+    own = dict(contestant.options)
+    facts = ask(started, do="make", calculator=contestant.calculator, options=dict(options), own=own)
     return Running(contestant, process, log, facts)
 
 

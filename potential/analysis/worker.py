@@ -33,6 +33,7 @@ WARM_UP = 3  # calls before the clock runs; a call longer than PATIENCE is warm 
 PATIENCE = 5.0  # s
 GAP = 15.0  # Å between molecules evaluated together
 DISPLACEMENT = 0.01  # Å; atoms move between calls, as in dynamics, so that no calculator answers from memory
+GETTERS = {"energy": "get_potential_energy", "forces": "get_forces", "stress": "get_stress"}
 TEMPERATURE = 300.0  # K, at the start of dynamics
 TIME_STEP = 1.0  # fs
 
@@ -68,8 +69,8 @@ def load_factory(text: str) -> tuple[ModuleType, Callable[..., Any]]:
             raise ValueError(f"{source}: there is no such file; give the path of an adapter")
         # A name of its own: an adapter called mace.py must not hide the package mace.
         spec = importlib.util.spec_from_file_location(f"contestant_{path.stem}", path)
-        if spec is None or spec.loader is None:
-            raise ValueError(f"{source}: not a Python file")
+        assert spec is not None
+        assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
     else:
@@ -85,8 +86,8 @@ def load_factory(text: str) -> tuple[ModuleType, Callable[..., Any]]:
     return module, public[name]
 
 
-def make(stage: Stage, calculator: str, options: dict[str, Any]) -> dict[str, Any]:
-    """Build the calculator; it is given those of the options that its factory names.
+def make(stage: Stage, calculator: str, options: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """Build the calculator; it is given all of its own options, and of the others those that its factory names.
 
     Returns:
         tasks it can do, versions, the precision it was asked for ("own" if it does not take one), and what its
@@ -94,7 +95,7 @@ def make(stage: Stage, calculator: str, options: dict[str, Any]) -> dict[str, An
     """
     stage.module, factory = load_factory(calculator)
     named = inspect.signature(factory).parameters
-    given = {key: value for key, value in options.items() if key in named and value is not None}
+    given = {key: value for key, value in options.items() if key in named and value is not None} | own
     stage.calculator = factory(**given)
     more = vars(stage.module)
     about = more["about"](stage.calculator) if "about" in more else {}
@@ -137,9 +138,7 @@ def together(structures: list[Any]) -> list[Any]:
         other.positions += corner - other.positions.min(0)
         joined = other if joined is None else joined + other
     assert joined is not None
-    joined.cell[:] = 0.0
-    for axis in range(3):
-        joined.cell[axis, axis] = side * spacing
+    joined.set_cell([side * spacing] * 3)
     joined.pbc = True
     return [joined]
 
@@ -195,16 +194,12 @@ def forces(calculator: Any, structures: list[Any]) -> Callable[[], Any]:
 
 def prepare(stage: Stage, task: str, structures: list[dict[str, Any]]) -> dict[str, Any]:
     """Set the task up and run it until it is warm."""
-    assert stage.module is not None
     stage.call = None
     forget_peak()
     stage.base_mib = memory("VmRSS")
     atoms, more = structures_of(structures), vars(stage.module)
     edges = more["edges"](stage.calculator, atoms) if "edges" in more else None
-    if task in ANY_CALCULATOR:
-        stage.call = {"forces": forces, "dynamics": dynamics}[task](stage.calculator, atoms)
-    else:
-        stage.call = more[task](stage.calculator, atoms)
+    stage.call = {**more, "forces": forces, "dynamics": dynamics}[task](stage.calculator, atoms)
     stage.period = more.get("PERIODS", {}).get(task, 1)
     for _ in range(WARM_UP):
         begun = time.perf_counter()
@@ -229,9 +224,7 @@ def clock(stage: Stage, seconds: float) -> dict[str, float]:
 
 def split(stage: Stage, structures: list[dict[str, Any]]) -> dict[str, Any]:
     """Where the time of energy and forces goes, in ms, as the adapter measures it."""
-    assert stage.module is not None
-    parts = vars(stage.module)["split"](stage.calculator, together(structures_of(structures)))
-    return {"split": parts}
+    return {"split": vars(stage.module)["split"](stage.calculator, together(structures_of(structures)))}
 
 
 def memory(name: str) -> float:
@@ -261,20 +254,26 @@ def pin(threads: int) -> None:
         os.sched_setaffinity(0, allowed[-threads:])
 
 
-def answer(stage: Stage, order: dict[str, Any]) -> dict[str, Any]:
-    """Carry out one order."""
-    do = order.pop("do")
-    if do == "make":
-        return make(stage, **order)
-    if do == "prepare":
-        return prepare(stage, **order)
-    if do == "clock":
-        return clock(stage, **order)
-    if do == "split":
-        return split(stage, **order)
-    if do == "memory":
-        return {"base_mib": stage.base_mib, "peak_mib": memory("VmHWM")}
-    raise ValueError(f"unknown order {do!r}")
+def evaluate(stage: Stage, structure: dict[str, Any], properties: list[str]) -> dict[str, Any]:
+    """Energy (eV), forces (eV/Å), stress (Voigt, eV/Å^3) of one structure; None for what the calculator lacks."""
+    import numpy as np
+    from ase.calculators.calculator import PropertyNotImplementedError
+
+    (atoms,) = structures_of([structure])
+    atoms.calc = stage.calculator
+    found: dict[str, Any] = {}
+    for name in properties:
+        try:
+            found[name] = np.asarray(getattr(atoms, GETTERS[name])(), dtype=float).tolist()
+        except PropertyNotImplementedError:
+            found[name] = None
+    return found
+
+
+ORDERS: dict[str, Callable[..., dict[str, Any]]] = {
+    "make": make, "prepare": prepare, "clock": clock, "split": split, "evaluate": evaluate,
+    "memory": lambda stage: {"base_mib": stage.base_mib, "peak_mib": memory("VmHWM")},
+}  # fmt: skip
 
 
 def main() -> None:
@@ -286,11 +285,12 @@ def main() -> None:
     stage = Stage()
     for line in sys.stdin:
         try:
-            reply = answer(stage, json.loads(line))
+            order = json.loads(line)
+            reply = ORDERS[order.pop("do")](stage, **order)
         except Exception as error:
             traceback.print_exc()
-            own = isinstance(error, ValueError)
-            reply = {"error": str(error) if own else f"{type(error).__name__}: {error}"}
+            kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+            reply = {"error": f"{kind}{error}"}
         out.write(json.dumps(reply) + "\n")
         out.flush()
 

@@ -10,7 +10,7 @@ from train.curve.charts import curve_chart, front_charts
 from train.curve.frames import QUANTITIES
 from train.curve.picture import model_colors, shown
 from train.report.charts import Chart
-from train.report.markup import bullets, duration, figure, number, section, table
+from train.report.markup import bullets, duration, figure, number, section, table, wrapped
 from train.report.page import document
 
 
@@ -33,8 +33,8 @@ def page(found: dict[str, Any]) -> str:
             "Fits that failed", bullets([f"{k}: {v.splitlines()[0]}" for k, v in found["failed"].items()])
         ),
     ]
-    wrapped = f'<div style="overflow-wrap:anywhere">{"".join(parts)}</div>'  # names of models may be long
-    return document(f"Learning curves: {pool}", [wrapped], charts)
+    body = f'<div style="overflow-wrap:anywhere">{"".join(parts)}</div>'  # names of models may be long
+    return document(f"Learning curves: {pool}", [body], charts)
 
 
 def head(found: dict[str, Any]) -> str:
@@ -51,9 +51,7 @@ def head(found: dict[str, Any]) -> str:
 
 
 def name_cell(found: dict[str, Any], name: str) -> str:
-    long = "display:inline-block;max-width:38vw;white-space:normal;overflow-wrap:anywhere"
-    dot = f'<span class="dot" style="background:{model_colors(found)[name]}"></span>'
-    return f'<span style="{long}">{dot}{escape(name)}</span>'
+    return wrapped(name, model_colors(found)[name])
 
 
 def curves(found: dict[str, Any], charts: dict[str, Chart]) -> str:

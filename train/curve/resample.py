@@ -78,13 +78,19 @@ class Resampled:
         )
 
 
+def frame_weights(frames: int, n: int, rng: np.random.Generator) -> tuple[Array, Array | float]:
+    """(n, frames) random weights, and (n, 1) factors by which deviations under them are to be stretched."""
+    weights = rng.dirichlet(np.ones(frames), size=n)
+    # Dirichlet weights: variance / (frames + 1) instead of / (frames - 1)
+    tail = np.sqrt((frames + 1) / rng.chisquare(frames - 1, n))[:, None] if frames > 1 else np.nan
+    return weights, tail
+
+
 def resample(errors: Errors, n: int, seed: int = 0) -> dict[str, Resampled]:
     """Each model, with multipliers and frame weights shared, so that differences of models are paired."""
     rng = np.random.default_rng(seed)
     frames = len(errors.counts)
-    weights = rng.dirichlet(np.ones(frames), size=n)
-    # Dirichlet weights: variance / (frames + 1) instead of / (frames - 1)
-    tail = np.sqrt((frames + 1) / rng.chisquare(frames - 1, n))[:, None] if frames > 1 else np.nan
+    weights, tail = frame_weights(frames, n, rng)
     here = errors.log_errors()
     moved = (errors.log_errors(weights) - here) * tail
     units = np.unique(np.stack([errors.draw, errors.seed], 1), axis=0)

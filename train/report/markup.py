@@ -35,6 +35,13 @@ def bullets(sentences: Sequence[str]) -> str:
     return f"<ul>{items}</ul>" if items else ""
 
 
+def wrapped(text: str, color: str = "") -> str:
+    """Text of a table that may be long, with a dot of its color: broken into lines, but not into letters."""
+    wide = f"display:inline-block;min-width:{0.6 * min(len(text), 14):.1f}em;max-width:38vw"
+    dot = f'<span class="dot" style="background:{color}"></span>' if color else ""
+    return f'<span style="{wide};white-space:normal;overflow-wrap:anywhere">{dot}{escape(text)}</span>'
+
+
 def table(head_cells: Sequence[str], rows: Sequence[Sequence[str]], n_text: int = 1) -> str:
     """A table that scrolls sideways on a small screen; cells are HTML, the first `n_text` text."""
 

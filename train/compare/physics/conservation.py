@@ -1,0 +1,86 @@
+"""Are forces the slope of the energy, can they be a slope at all, and is the energy smooth?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import Calculator
+
+from train.compare.remote import forces_of
+from train.compare.subject import Subject
+
+DIRECTIONS = 4  # random ones, of each structure
+STEP = 4e-3  # Å, RMS displacement of a coordinate; the stencil has five points
+REACH = 0.15  # Å, RMS displacement of a coordinate at the ends of the path
+POINTS = 41  # of the path; odd
+
+
+def conservation(calculator: Calculator, subject: Subject) -> dict[str, Any]:
+    """Slope of the energy against the force, curl of the forces, and work against energy along a path.
+
+    Directions u are unit vectors of all 3N coordinates, so the slope along one has the size of a force component.
+    `slope_error`: RMS of dE/du + F.u (meV/Å); `slope_percent`: of the RMS force component. `curl_percent`: the
+    antisymmetric part of the Jacobian of the forces between pairs of directions, in percent of the symmetric one, which
+    is zero for every force that is the slope of some energy. `path_step`: largest difference of energy and work between
+    two points of a path (meV).
+    """
+    rng = np.random.default_rng(subject.seed)
+    gaps, sizes, odd, even = [], [], [], []
+    for atoms in subject.structures:
+        _, forces = forces_of(atoms, calculator)
+        directions = [unit(rng, len(atoms)) for _ in range(DIRECTIONS)]
+        slopes = [slope(atoms, u, calculator) for u in directions]
+        sizes.append(forces.ravel())
+        for u, (energy_slope, _) in zip(directions, slopes, strict=True):
+            gaps.append(energy_slope + float((forces * u).sum()))
+        for i in range(DIRECTIONS):
+            for j in range(i):
+                one, other = (float((slopes[k][1] * directions[m]).sum()) for k, m in ((i, j), (j, i)))
+                odd.append((one - other) / 2)
+                even.append((one + other) / 2)
+    gap, size = rms(gaps), rms(np.concatenate(sizes))
+    distance, energies, work = path(subject.structures[0], unit(rng, len(subject.structures[0])), calculator)
+    step = float(np.abs(np.diff(energies) - work).max())
+    values = {"slope_error": 1000 * gap, "slope_percent": 100 * gap / max(size, 1e-12)}
+    values |= {"curl_percent": 100 * rms(odd) / max(rms(even), 1e-12), "path_step": 1000 * step}
+    curve = {"x": distance.tolist(), "energy": (1000 * (energies - energies[len(energies) // 2])).tolist()}
+    curve["unexplained"] = (1000 * np.concatenate([[0.0], np.cumsum(np.diff(energies) - work)])).tolist()
+    return {"values": values, "curve": curve, "on": list(subject.names)}
+
+
+def unit(rng: np.random.Generator, n: int) -> np.ndarray:
+    """A random direction (n, 3) of length 1 in which the atoms as a whole do not move."""
+    u = rng.normal(size=(n, 3))
+    u = u - u.mean(0) if n > 1 else u
+    return u / np.linalg.norm(u)
+
+
+def at(atoms: Atoms, shift: np.ndarray, calculator: Calculator) -> tuple[float, np.ndarray]:
+    one = atoms.copy()
+    one.positions += shift
+    return forces_of(one, calculator)
+
+
+def slope(atoms: Atoms, u: np.ndarray, calculator: Calculator) -> tuple[float, np.ndarray]:
+    """dE/du (eV/Å) and dF/du (n, 3), by five points."""
+    h = STEP * np.sqrt(u.size)
+    rows = [at(atoms, k * h * u, calculator) for k in (1, -1, 2, -2)]
+    (e1, f1), (e2, f2), (e3, f3), (e4, f4) = rows
+    return (8 * (e1 - e2) - (e3 - e4)) / (12 * h), (8 * (f1 - f2) - (f3 - f4)) / (12 * h)
+
+
+def path(atoms: Atoms, u: np.ndarray, calculator: Calculator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """RMS displacement (Å), energy at every second point (eV), work of the forces between these (Simpson)."""
+    reach = REACH * np.sqrt(u.size)
+    places = np.linspace(-reach, reach, POINTS)
+    rows = [at(atoms, s * u, calculator) for s in places]
+    along = np.array([-float((forces * u).sum()) for _, forces in rows])
+    h = places[1] - places[0]
+    work = h / 3 * (along[:-2:2] + 4 * along[1:-1:2] + along[2::2])
+    return places[::2] / np.sqrt(u.size), np.array([energy for energy, _ in rows])[::2], work
+
+
+def rms(values: Any) -> float:
+    return float(np.sqrt(np.mean(np.square(values))))

@@ -1,0 +1,50 @@
+"""Two atoms alone, at every distance: do they repel each other where they must?"""
+
+from __future__ import annotations
+
+from itertools import combinations_with_replacement
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import Calculator
+from ase.data import atomic_numbers, chemical_symbols, covalent_radii
+
+from train.compare.subject import Subject
+
+MOST = 6  # pairs of elements
+POINTS = 60
+NEAR, FAR = 0.5, 4.0  # of the sum of the covalent radii
+HOLE = 0.1  # eV; a second well that is shallower is a ripple
+
+
+def dimers(calculator: Calculator, subject: Subject) -> dict[str, Any]:
+    """Energy of every pair of elements against the distance; `holes`: pairs that attract each other when near.
+
+    A hole is a minimum other than the deepest one beyond, or an energy that falls towards the shortest distance.
+    """
+    numbers = sorted({int(z) for atoms in subject.structures for z in atoms.numbers})
+    pairs = list(combinations_with_replacement([chemical_symbols[z] for z in numbers], 2))[:MOST]
+    curves, depths, holes = {}, {}, 0
+    for pair in pairs:
+        bond = sum(covalent_radii[atomic_numbers[symbol]] for symbol in pair)
+        distance = bond * np.linspace(NEAR, FAR, POINTS)
+        energy = np.array([energy_of(pair, r, calculator) for r in distance])
+        energy = energy - energy[-1]
+        name = "-".join(pair)
+        curves[name] = {"distance": distance.tolist(), "energy": energy.tolist()}
+        depths[name] = {"depth": float(-energy.min()), "at": float(distance[int(np.argmin(energy))])}
+        holes += has_hole(energy)
+    return {"values": {"pairs": float(len(pairs)), "holes": float(holes)}, "curve": curves, "wells": depths}
+
+
+def energy_of(pair: tuple[str, str], distance: float, calculator: Calculator) -> float:
+    atoms = Atoms(pair, positions=[(0, 0, 0), (0, 0, distance)])
+    atoms.calc = calculator
+    return float(atoms.get_potential_energy())
+
+
+def has_hole(energy: np.ndarray) -> bool:
+    """Whether the energy falls again on the way from its deepest well to short distances."""
+    wall = energy[: int(np.argmin(energy)) + 1][::-1]  # inwards
+    return bool(len(wall) < 2 or (np.maximum.accumulate(wall) - wall).max() > HOLE)
