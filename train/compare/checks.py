@@ -62,6 +62,7 @@ CHECKS = {
             "slope_percent": ("of the RMS force", "%"),
             "curl_percent": ("curl", "%"),
             "path_step": ("largest unexplained step", "meV"),
+            "path_step_error": ("error of its quadrature", "meV"),
         },
         limits={
             "slope_percent": (0.2, "forces are not the slope of the energy"),

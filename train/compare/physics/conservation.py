@@ -12,9 +12,12 @@ from train.compare.remote import forces_of
 from train.compare.subject import Subject
 
 DIRECTIONS = 4  # random ones, of each structure
-STEP = 4e-3  # Å, RMS displacement of a coordinate; the stencil has five points
+STEPS = (
+    4e-3,
+    1e-3,
+)  # Å, RMS displacement of a coordinate; a fault shows with both, curvature and rounding with one
 REACH = 0.15  # Å, RMS displacement of a coordinate at the ends of the path
-POINTS = 41  # of the path; odd
+POINTS = 61  # of the path; a multiple of four, and one
 
 
 def conservation(calculator: Calculator, subject: Subject) -> dict[str, Any]:
@@ -24,15 +27,37 @@ def conservation(calculator: Calculator, subject: Subject) -> dict[str, Any]:
     `slope_error`: RMS of dE/du + F.u (meV/Å); `slope_percent`: of the RMS force component. `curl_percent`: the
     antisymmetric part of the Jacobian of the forces between pairs of directions, in percent of the symmetric one, which
     is zero for every force that is the slope of some energy. `path_step`: largest difference of energy and work between
-    two points of a path (meV).
+    two points of a path, with the error of the quadrature (meV).
     """
+    found = [stencils(calculator, subject, step) for step in STEPS]
+    gap, curl = (min(one[k] for one in found) for k in (0, 1))
+    size = rms(np.concatenate([forces_of(atoms, calculator)[1].ravel() for atoms in subject.structures]))
+    values = {
+        "slope_error": 1000 * gap,
+        "slope_percent": 100 * gap / max(size, 1e-12),
+        "curl_percent": 100 * curl,
+    }
+    atoms = subject.structures[0]
+    distance, energies, work, error = path(
+        atoms, unit(np.random.default_rng(subject.seed), len(atoms)), calculator
+    )
+    left = np.diff(energies) - work
+    values |= {"path_step": 1000 * float(np.abs(left).max()), "path_step_error": 1000 * error}
+    curve = {
+        "x": distance.tolist(),
+        "unexplained": (1000 * np.concatenate([[0.0], np.cumsum(left)])).tolist(),
+    }
+    return {"values": values, "curve": curve, "on": list(subject.names)}
+
+
+def stencils(calculator: Calculator, subject: Subject, step: float) -> tuple[float, float]:
+    """RMS of slope plus force (eV/Å), and the antisymmetric part of the Jacobian as a part of the symmetric one."""
     rng = np.random.default_rng(subject.seed)
-    gaps, sizes, odd, even = [], [], [], []
+    gaps, odd, even = [], [], []
     for atoms in subject.structures:
         _, forces = forces_of(atoms, calculator)
         directions = [unit(rng, len(atoms)) for _ in range(DIRECTIONS)]
-        slopes = [slope(atoms, u, calculator) for u in directions]
-        sizes.append(forces.ravel())
+        slopes = [slope(atoms, u, calculator, step) for u in directions]
         for u, (energy_slope, _) in zip(directions, slopes, strict=True):
             gaps.append(energy_slope + float((forces * u).sum()))
         for i in range(DIRECTIONS):
@@ -40,14 +65,7 @@ def conservation(calculator: Calculator, subject: Subject) -> dict[str, Any]:
                 one, other = (float((slopes[k][1] * directions[m]).sum()) for k, m in ((i, j), (j, i)))
                 odd.append((one - other) / 2)
                 even.append((one + other) / 2)
-    gap, size = rms(gaps), rms(np.concatenate(sizes))
-    distance, energies, work = path(subject.structures[0], unit(rng, len(subject.structures[0])), calculator)
-    step = float(np.abs(np.diff(energies) - work).max())
-    values = {"slope_error": 1000 * gap, "slope_percent": 100 * gap / max(size, 1e-12)}
-    values |= {"curl_percent": 100 * rms(odd) / max(rms(even), 1e-12), "path_step": 1000 * step}
-    curve = {"x": distance.tolist(), "energy": (1000 * (energies - energies[len(energies) // 2])).tolist()}
-    curve["unexplained"] = (1000 * np.concatenate([[0.0], np.cumsum(np.diff(energies) - work)])).tolist()
-    return {"values": values, "curve": curve, "on": list(subject.names)}
+    return rms(gaps), rms(odd) / max(rms(even), 1e-12)
 
 
 def unit(rng: np.random.Generator, n: int) -> np.ndarray:
@@ -63,23 +81,27 @@ def at(atoms: Atoms, shift: np.ndarray, calculator: Calculator) -> tuple[float, 
     return forces_of(one, calculator)
 
 
-def slope(atoms: Atoms, u: np.ndarray, calculator: Calculator) -> tuple[float, np.ndarray]:
+def slope(atoms: Atoms, u: np.ndarray, calculator: Calculator, step: float) -> tuple[float, np.ndarray]:
     """dE/du (eV/Å) and dF/du (n, 3), by five points."""
-    h = STEP * np.sqrt(u.size)
+    h = step * np.sqrt(u.size)
     rows = [at(atoms, k * h * u, calculator) for k in (1, -1, 2, -2)]
     (e1, f1), (e2, f2), (e3, f3), (e4, f4) = rows
     return (8 * (e1 - e2) - (e3 - e4)) / (12 * h), (8 * (f1 - f2) - (f3 - f4)) / (12 * h)
 
 
-def path(atoms: Atoms, u: np.ndarray, calculator: Calculator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """RMS displacement (Å), energy at every second point (eV), work of the forces between these (Simpson)."""
+def path(
+    atoms: Atoms, u: np.ndarray, calculator: Calculator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """RMS displacement (Å) and energy (eV) at every fourth point, work between these (Simpson), its largest error."""
     reach = REACH * np.sqrt(u.size)
     places = np.linspace(-reach, reach, POINTS)
     rows = [at(atoms, s * u, calculator) for s in places]
     along = np.array([-float((forces * u).sum()) for _, forces in rows])
     h = places[1] - places[0]
-    work = h / 3 * (along[:-2:2] + 4 * along[1:-1:2] + along[2::2])
-    return places[::2] / np.sqrt(u.size), np.array([energy for energy, _ in rows])[::2], work
+    fine = (h / 3 * (along[:-2:2] + 4 * along[1:-1:2] + along[2::2])).reshape(-1, 2).sum(1)
+    coarse = 2 * h / 3 * (along[:-4:4] + 4 * along[2:-2:4] + along[4::4])
+    energies = np.array([energy for energy, _ in rows])
+    return places[::4] / np.sqrt(u.size), energies[::4], fine, float(np.abs(fine - coarse).max() / 15)
 
 
 def rms(values: Any) -> float:
