@@ -51,10 +51,8 @@ def choose_model(config: Config, frames: Sequence[Frame]) -> tuple[dict[str, Any
     network = given.pop("network", NETWORK)
     model = {"network": network, **presets(network)[preset], **given}
     if "cutoff" not in given:
-        some = frames[:: max(1, len(frames) // 20)]
-        density = sum(len(from_atoms(f.atoms, 5.0).center) for f in some) / sum(len(f.atoms) for f in some)
-        model["cutoff"] = 6.0 if density < 8 else 5.0 if density < 70 else 4.5
-        why.append(f"cutoff {model['cutoff']} Å: {density:.0f} neighbors per atom within 5 Å")
+        model["cutoff"], text = choose_cutoff(frames)
+        why.append(text)
     dials = settings(model)[1]  # a wrong dial is refused here, before anything is computed with it
     needed = order(resolved(config.targets))
     if needed > getattr(dials, "lmax_out", needed):
@@ -66,6 +64,14 @@ def choose_model(config: Config, frames: Sequence[Frame]) -> tuple[dict[str, Any
         settings(model)
         why.append(f"lmax_out {needed}: for {', '.join(config.targets)}")
     return {"preset": preset, **model}, why
+
+
+def choose_cutoff(frames: Sequence[Frame]) -> tuple[float, str]:
+    """A cutoff in Å from the density of twenty frames, and why."""
+    some = frames[:: max(1, len(frames) // 20)]
+    density = sum(len(from_atoms(f.atoms, 5.0).center) for f in some) / sum(len(f.atoms) for f in some)
+    cutoff = 6.0 if density < 8 else 5.0 if density < 70 else 4.5
+    return cutoff, f"cutoff {cutoff} Å: {density:.0f} neighbors per atom within 5 Å"
 
 
 def choose_fit(

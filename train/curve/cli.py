@@ -52,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument(
         "--models", metavar="NAME,...", nargs="+", default=["equivariant"],
-        help="networks, variants (equivariant-L0), baseline; with dials: painn:channels=64:n_layers=2",
+        help="networks, variants (equivariant-L0), snap, qsnap, baseline; with dials: painn:channels=64:n_layers=2",
     )  # fmt: skip
     p.add_argument("--draws", type=int, default=3, help="random subsets of each size (default: 3)")
     p.add_argument("--seeds", type=int, help="fits on each of them (default: 5; quick: 1)")

@@ -25,9 +25,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "equivariant-1": {"model.network": "equivariant", "model.correlation": 1},
     "equivariant-2": {"model.network": "equivariant", "model.correlation": 2},
     "equivariant-3": {"model.network": "equivariant", "model.correlation": 3},
+    "qsnap": {"model.quadratic": True},
 }
 # name of what is no network -> its function in fitters.FITTERS
-OTHERS = {"baseline": "baseline"}
+OTHERS = {"baseline": "baseline", "snap": "snap", "qsnap": "snap"}
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def contestant(text: str) -> Contestant:
         ValueError: an unknown name, with the nearest known one, or a dial that is not name=value.
     """
     name, *dials = text.split(":")
-    known = [*NETWORKS, *VARIANTS, *OTHERS]
+    known = list(dict.fromkeys([*NETWORKS, *VARIANTS, *OTHERS]))
     if name not in known:
         raise ValueError(f"there is no model {name!r}{suggest(name, known)}; there are {', '.join(known)}")
     settings = dict(VARIANTS.get(name, {} if name in OTHERS else {"model.network": name}))

@@ -17,7 +17,7 @@ import numpy as np
 
 from train.columns import symbols
 from train.config import Data
-from train.curve.frames import Sums, sums
+from train.curve.frames import Sums, beside_zero, sums
 from train.curve.study import Job, Study
 from train.data.dataset import Frame
 from train.data.keys import keys
@@ -63,6 +63,22 @@ def baseline(study: Study, job: Job) -> Fit:
     return Fit(tests, facts)
 
 
+def snap(study: Study, job: Job) -> Fit:
+    """SNAP or qSNAP, by least squares."""
+    from train.curve.snap import fitted, predicted
+
+    begun, cpu = time.perf_counter(), time.process_time()
+    frames = read_frames(study.subset(job))
+    isolated = read_frames(study.isolated) if study.isolated else []
+    found = fitted(study, job, frames, isolated)
+    facts = {"parameters": found.descriptor.n_coefficients, "steps": 0, "ended": "solved"}
+    facts |= {"seconds": time.perf_counter() - begun, "cpu_seconds": time.process_time() - cpu}
+    tests = {}
+    for name, path in study.tests.items():
+        tests[name], facts["us_per_atom"] = predicted(found, read_frames(path))
+    return Fit(tests, facts)
+
+
 def _of_sums_of_e0(frames: Sequence[Frame], e0: dict[str, float]) -> Sums:
     unknown = sorted(symbols(frames) - e0.keys())
     if unknown:
@@ -70,20 +86,9 @@ def _of_sums_of_e0(frames: Sequence[Frame], e0: dict[str, float]) -> Sums:
             f"tests hold {', '.join(unknown)}, of which no training frame knows; take larger subsets"
         )
 
-    def with_zero(label: str, shape: tuple[int, ...]) -> np.ndarray:
-        """A label of all frames beside a prediction of 0."""
-        shapes = ((len(f.atoms), 3) if label == "forces" else shape for f in frames)
-        values = [
-            np.full(s, np.nan) if (v := getattr(f, label)) is None else v
-            for f, s in zip(frames, shapes, strict=True)
-        ]
-        reference = np.concatenate(values) if label == "forces" else np.array(values)
-        return np.stack([reference, np.zeros_like(reference)], -1)
-
-    energy = with_zero("energy", ())
+    energy, forces, stress = beside_zero(frames)
     energy[:, 1] = [sum(e0[s] for s in f.atoms.symbols) for f in frames]
-    n_atoms = np.array([len(f.atoms) for f in frames])
-    return sums(n_atoms, energy, with_zero("forces", ()), with_zero("stress", (3, 3)))
+    return sums(np.array([len(f.atoms) for f in frames]), energy, forces, stress)
 
 
-FITTERS: dict[str, Callable[[Study, Job], Fit]] = {"network": network, "baseline": baseline}
+FITTERS: dict[str, Callable[[Study, Job], Fit]] = {"network": network, "baseline": baseline, "snap": snap}

@@ -10,12 +10,28 @@ import numpy as np
 
 from train.curve.resample import Errors
 from train.curve.study import Job, Study
+from train.data.dataset import Frame
 
 QUANTITIES = {"energy": "meV/atom", "forces": "meV/Å", "stress": "meV/Å³"}
 MEASURES = {"rmse": 2, "mae": 1}
 Sums = dict[
     str, np.ndarray
 ]  # "quantity/2" and "quantity/1": sums of |error|^2 and |error|, "quantity/n": labels
+
+
+def beside_zero(frames: Sequence[Frame]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Energy, forces and stress as `sums` takes them, the predictions 0."""
+
+    def labels(name: str, shape: tuple[int, ...]) -> np.ndarray:
+        shapes = ((len(f.atoms), 3) if name == "forces" else shape for f in frames)
+        values = [
+            np.full(s, np.nan) if (v := getattr(f, name)) is None else v
+            for f, s in zip(frames, shapes, strict=True)
+        ]
+        reference = np.concatenate(values) if name == "forces" else np.array(values)
+        return np.stack([reference, np.zeros_like(reference)], -1)
+
+    return labels("energy", ()), labels("forces", (3,)), labels("stress", (3, 3))
 
 
 def sums(n_atoms: np.ndarray, energy: np.ndarray, forces: np.ndarray, stress: np.ndarray) -> Sums:

@@ -21,6 +21,7 @@ from train.curve.contestants import NETWORK, Contestant
 from train.curve.ledger import locked
 from train.curve.match import matched
 from train.curve.network import measure
+from train.curve.snap import snap_settings
 from train.curve.study import Study, extended, read_study, save_study
 from train.data.dataset import Frame
 from train.data.files import expand
@@ -42,6 +43,7 @@ FILES = (
     "replay_ratio",
 )  # the others say where labels are
 Say = Callable[[str], None]
+FITTED = {"snap": snap_settings}  # fitters beside the network that have dials -> who resolves them
 
 
 @dataclass(frozen=True)
@@ -244,6 +246,10 @@ def _models(study: Study, config: Config, pool: Sequence[Frame], say: Say) -> di
             say(
                 f"{name}: {entry['parameters']:,} parameters, {1e3 * entry['step_seconds']:.1f} ms a step{ratio}"
             )
+        if "settings" not in entry and entry["fitter"] in FITTED:
+            settings, parameters, why = FITTED[entry["fitter"]](entry["asked"], config, pool)
+            entry |= {"settings": settings, "parameters": parameters}
+            say(f"{name}: {'; '.join(why)}")
         done[name] = entry
     return {name: done[name] for name in study.models}
 

