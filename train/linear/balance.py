@@ -19,9 +19,9 @@ def balance(parts: Parts, prior: Array | None = None) -> tuple[dict[str, float],
     """The weight of each kind, and its error when predicted from the other folds: the geometric mean of the root mean
     square of each fold, so that a fold with a structure unlike all others does not decide.
 
-    The weights, in powers of ten, are those at which, to one per cent, the product of these errors is least: any other would make one
-    smaller by one per cent only at the price of more than one per cent of another. That needs no unit in which an
-    error of an energy could be held against that of a force.
+    The weights, in powers of ten, are those at which the product of these errors is least, to one per cent: any other
+    would make one smaller by one per cent only at the price of more than one per cent of another. That needs no unit
+    in which an error of an energy could be held against that of a force. The search begins at usual weights.
 
     Raises:
         ValueError: less than two folds.
