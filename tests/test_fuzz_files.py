@@ -32,7 +32,8 @@ from train.data.hdf5 import write_hdf5
 from train.doctor.checks import GAPS
 from train.doctor.inspection import inspect, require_clean
 from train.prepared.cli import main as prepare
-from train.prepared.read import found_in, is_prepared, open_prepared
+from train.prepared.found import found_in
+from train.prepared.read import is_prepared, open_prepared
 from train.run import load_state, save_state, start
 
 WATER = np.array([[0.0, 0.0, 0.117], [0.0, 0.757, -0.471], [0.0, -0.757, -0.471]])
@@ -317,9 +318,12 @@ def test_hdf5(folder: Path, data: st.DataObject) -> None:
 
 @pytest.fixture(scope="module")
 def prepared(folder: Path) -> Path:
-    assert (
-        prepare([str(folder / "sound.xyz"), "--output", str(folder / "sound-set.h5"), "--cutoff", "3"]) == 0
-    )
+    """With targets of structures and of atoms; one frame has none of the first."""
+    text = TEXT.replace("config_type", 'dipole="0.1 0.2 -0.3" config_type', 3)
+    (folder / "targets.xyz").write_text(text)
+    line = [str(folder / "targets.xyz"), "--output", str(folder / "sound-set.h5"), "--cutoff", "3"]
+    line += ["--targets", "dipole", "--set", "targets.pull.irreps=1o", "--set", "targets.pull.per=atom"]
+    assert prepare([*line, "--set", "targets.pull.key=forces"]) == 0
     return folder / "sound-set.h5"
 
 
@@ -345,6 +349,7 @@ def everything(path: Path) -> list[tuple[Any, ...]]:
                 )
             ),
             *(x if x is None else np.asarray(x).tobytes() for x in (f.forces, f.stress, f.atoms.cell.array)),
+            *(x.tobytes() for x in f.targets.values()),
             f.atoms.positions.tobytes(),
         )
         for f in frames
@@ -382,7 +387,8 @@ def test_prepared_set_with_checksums_of_its_own(prepared: Path, data: st.DataObj
     path, draw = prepared.with_name("fuzz-set.h5"), data.draw
     shutil.copy(prepared, path)
     with h5py.File(path, "r+") as file:
-        name = draw(st.sampled_from([*file, "tables", "tables"]))
+        targets = [f"targets/{name}" for name in file["targets"]]
+        name = draw(st.sampled_from([*sorted(set(file) - {"targets"}), *targets, "tables", "tables"]))
         values, how = file[name][()], draw(st.sampled_from(["entry", "entry", "size", "remove", "type"]))
         if name == "tables":
             tables = {"tables": json.loads(values.tobytes())}
@@ -413,6 +419,7 @@ def test_prepared_set_with_checksums_of_its_own(prepared: Path, data: st.DataObj
         values = [
             x for x in (frame.energy, frame.forces, frame.stress, frame.atoms.positions) if x is not None
         ]
+        values += [x for x in frame.targets.values() if not np.isnan(x).all()]
         assert all(np.isfinite(x).all() for x in values)
         assert set(frame.atoms.symbols) in map(set, frames.store.tables["element_sets"])
 

@@ -204,7 +204,7 @@ def test_absent_is_nan_and_said(tmp_path: Path) -> None:
     report = inspect(frames, found)
     assert "5/6 under 'dipole', taken as Debye, 1o of each structure" in report.text
     assert (
-        "polarizability: under 'polarizability' in 6 of 6 frames, not used; --targets polarizability"
+        "polarizability: under 'polarizability' in 6 of 6 frames, not used; --targets polarizability uses it"
         in report.text
     )
     (warning,) = [w for w in report.warnings if "no dipole" in w]
@@ -530,10 +530,10 @@ def test_refusals(
 def test_unasked_targets_are_told_and_not_trained(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["water.xyz", "--epochs", "1", "--output", "run", *QUICK]) == 0
     told = capsys.readouterr().out
-    assert "dipole: under 'dipole' in 24 of 24 frames, not used; --targets dipole trains on it" in told
+    assert "dipole: under 'dipole' in 24 of 24 frames, not used; --targets dipole uses it" in told
     assert load("run/model.safetensors").statistics.targets == ()
     assert main(["dipoles.xyz", "--epochs", "1", "--output", "other"]) == 1
-    assert "--targets dipole trains on it" in capsys.readouterr().err
+    assert "--targets dipole uses it" in capsys.readouterr().err
 
 
 def test_training_steps_without_energies_need_no_second_derivative(folder: Path) -> None:

@@ -16,6 +16,7 @@ from train.data.labels import LABELS
 from train.doctor.checks import fingerprint
 from train.prepared.read import Prepared
 from train.prepared.schema import BITS
+from train.target import dimension
 
 Integers = NDArray[np.int64]
 SAMPLE = 20_000  # frames on which E0, scale and neighbors are measured, and which the doctor sees of a prepared set
@@ -68,16 +69,29 @@ def n_labels(frames: Sequence[Frame]) -> int:
     """Energies, components of forces, and of other targets."""
     if isinstance(frames, Prepared):
         energies, forces = ((frames.labels & BITS[name]) > 0 for name in ("energy", "forces"))
-        return int(energies.sum() + 3 * frames.n_atoms[forces].sum())
+        of_targets = sum(
+            int(entries[frames.has_target(n)].sum()) for n, entries in target_sizes(frames).items()
+        )
+        return int(energies.sum() + 3 * frames.n_atoms[forces].sum()) + of_targets
     others = sum(int(np.isfinite(x).sum()) for f in frames for x in f.targets.values())
     return others + sum(3 * len(f.atoms) * (f.forces is not None) + (f.energy is not None) for f in frames)
+
+
+def target_sizes(frames: Prepared) -> dict[str, Integers]:
+    """(n_frames,) numbers of each target in a frame that has it."""
+    rows = {
+        name: frames.n_atoms if t.per == "atom" else np.ones_like(frames.n_atoms)
+        for name, t in frames.targets.items()
+    }
+    return {name: n * dimension(frames.targets[name].irreps) for name, n in rows.items()}
 
 
 def labelled(frames: Sequence[Frame]) -> set[str]:
     """Labels that any frame has."""
     if isinstance(frames, Prepared):
         have = int(np.bitwise_or.reduce(frames.labels))
-        return {name for name in LABELS if have & BITS[name]}
+        more = {name for name in frames.targets if frames.has_target(name).any()}
+        return more | {name for name in LABELS if have & BITS[name]}
     others = {name for f in frames for name, x in f.targets.items() if np.isfinite(x).any()}
     return others | {name for name in LABELS if any(getattr(f, name) is not None for f in frames)}
 
@@ -151,8 +165,11 @@ def representatives(frames: Sequence[Frame]) -> Integers:
 def suspicious(frames: Prepared) -> Integers:
     """Positions for the doctor: representatives, and frames that lack labels others have or that are not unique."""
     chosen = [representatives(frames)]
-    for bits in np.unique(frames.labels):
-        chosen.append(np.flatnonzero(frames.labels == bits)[:EACH])
+    labels = frames.labels.astype(np.int64)
+    for k, name in enumerate(frames.targets):
+        labels |= frames.has_target(name).astype(np.int64) << (len(LABELS) + k)
+    for bits in np.unique(labels):
+        chosen.append(np.flatnonzero(labels == bits)[:EACH])
     marks = prints(frames)
     values, first, counts = np.unique(marks, return_index=True, return_counts=True)
     again = np.flatnonzero(counts > 1)[:EACH]

@@ -39,6 +39,7 @@ from train.plan import (
     require_labels,
     seconds_per_step,
 )
+from train.prepared.found import completed
 from train.report.breakdown import breakdown, breakdown_text
 from train.report.page import draw
 from train.report.run_directory import read_predictions
@@ -78,6 +79,7 @@ def prepare_job(config: Config, directory: Path, ranks: Ranks) -> Job:
     """
     check(config)
     require_optimizer(config.fit)
+    config = replace(config, targets=completed(config.targets, config.data.train))
     before = read_start(config)
     sets = read_sets(config)
     as_read, train = sets.frames, sets.frames["train"]

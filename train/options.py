@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from typing import Any
+
+from train.config import Config
+from train.toml import parse_assignment, read_toml, update
 
 LABEL_OPTIONS = (
     "energy_key",
@@ -86,6 +90,40 @@ def add_targets(p: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="labels beside energy, forces and stress: dipole, polarizability, or one described by [targets.NAME]",
     )
+
+
+def add_descriptions(p: argparse.ArgumentParser) -> None:
+    """As `add_targets`, with what else is to be said of them where no run is set up."""
+    add_targets(p)
+    p.add_argument(
+        "--set",
+        metavar="targets.NAME.KEY=VALUE",
+        action="append",
+        default=[],
+        help="say more of a target: key, unit, irreps or per, for example targets.dipole.unit=Debye",
+    )
+    p.add_argument(
+        "--config", metavar="FILE", help="TOML with sections [data] and [targets], as of potential-train"
+    )
+
+
+def described(args: argparse.Namespace, data: Mapping[str, Any]) -> Config:
+    """Files, labels and targets: of the TOML file, then `data` (of the options), then --set.
+
+    Raises:
+        ValueError: no such file, unknown settings, or others than those of targets in --set.
+    """
+    config = update(Config(), read_toml(args.config)) if args.config else Config()
+    config = update(config, {"data": data, "targets": {name: {} for name in args.targets}})
+    for text in args.set:
+        section, key, value = parse_assignment(text)
+        if section != "targets":
+            raise ValueError(
+                f"--set {text}: only targets can be described here, for example targets.dipole.unit=Debye; labels have "
+                "options, such as --energy-key"
+            )
+        config = update(config, {section: {key: value}})
+    return config
 
 
 def data_settings(args: argparse.Namespace) -> dict[str, Any]:

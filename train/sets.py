@@ -21,7 +21,8 @@ from train.data.targets import require_targets
 from train.data.weights import check_weights, has_target, refuse_all_zero, weigh, weight_notes, weights_record
 from train.doctor.inspection import inspect, require_clean
 from train.names import set_names
-from train.prepared.read import Prepared, found_in, is_prepared, open_prepared
+from train.prepared.found import found_in, require_same
+from train.prepared.read import Prepared, is_prepared, open_prepared
 from train.replay import mix
 from train.target import weights
 
@@ -127,11 +128,6 @@ def read_files(patterns: Sequence[str], given: Keys) -> tuple[Sequence[Frame], l
 
 
 def _prepared(path: str, paths: Sequence[str], given: Keys) -> tuple[Sequence[Frame], list[Found]]:
-    if given.targets:
-        raise ValueError(
-            f"{path}: a prepared set holds energies, forces and stress only; for {', '.join(given.targets)} train on "
-            "the files it was made of"
-        )
     if len(paths) > 1:
         raise ValueError(
             f"{path}: a prepared set is the only file of its set, but {len(paths)} files are given; prepare "
@@ -145,8 +141,9 @@ def _prepared(path: str, paths: Sequence[str], given: Keys) -> tuple[Sequence[Fr
                 "when the set is prepared"
             )
     frames = open_prepared(path)
+    require_same(path, frames.store.targets, given.targets)
     unread = tuple(label for label in LABELS if getattr(given, label) == NONE)
-    frames = replace(frames, unread=unread)
+    frames = replace(frames, unread=unread, targets=given.targets)
     return frames, [found_in(frames)]
 
 
@@ -173,7 +170,8 @@ def _weighed(frames: Sequence[Frame], config: Config, keep: bool) -> tuple[Seque
     path, factors = frames.store.path, np.array([one[1] for one in frames.store.tables["kinds"]])[frames.kind]
     weighed = replace(frames, weights=config.weights, keep=keep)
     used = [keep or any(asdict(weights).values()) for weights in weighed.of_kind]
-    kept = weighed.take(np.flatnonzero(np.array(used)[weighed.kind]))
+    has = np.any([weighed.has_target(name) for name in weighed.targets], axis=0) & (factors > 0)
+    kept = weighed.take(np.flatnonzero(np.array(used)[weighed.kind] | has))
     if not len(kept):
         refuse_all_zero(path)
     types: Counter[str | None] = Counter()

@@ -6,7 +6,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from typing import Any, TypeAlias, overload
 
@@ -15,7 +15,7 @@ import torch
 
 from potential.graph import Graph
 from train.batches import Sample, normalized, prepare
-from train.columns import Integers, sizes
+from train.columns import Integers, sizes, target_sizes
 from train.config import Fit
 from train.data.dataset import Frame
 from train.data.labels import LABELS
@@ -34,7 +34,7 @@ class Stream(Sequence[Sample]):
 
     frames: Prepared
     cutoff: float  # Å
-    mean: tuple[float, ...] = field(default=(1.0,) * len(LABELS))  # of the weights, by which they are divided
+    mean: tuple[float, ...] = (1.0,)  # of the weights of each label, by which they are divided
     edges: Integers | None = None  # of each sample, where they were counted (`with_edges`)
 
     def __len__(self) -> int:
@@ -73,10 +73,15 @@ def with_unit_weights(samples: Sequence[Sample]) -> Sequence[Sample]:
         "forces": 3.0 * frames.n_atoms,
         "stress": np.full(len(frames), 9.0),
     }
+    known_in = {name: (frames.labels & BITS[name]) > 0 for name in LABELS}
+    known_in |= {name: frames.has_target(name) for name in frames.targets}
+    entries |= {name: n.astype(np.float64) for name, n in target_sizes(frames).items()}
+    own = [factor for _, factor in frames.store.tables["kinds"]]
     mean = []
-    for name in LABELS:
-        known = np.where(frames.labels & BITS[name], entries[name], 0.0)
-        factor = np.array([asdict(weights)[name] for weights in frames.of_kind])[frames.kind]
+    for name, there in known_in.items():
+        known = np.where(there, entries[name], 0.0)
+        of_kind = [asdict(weights)[name] for weights in frames.of_kind] if name in LABELS else own
+        factor = np.array(of_kind, dtype=np.float64)[frames.kind]
         total = np.cumsum(factor * known)[-1]  # one after the other, where a sum would go by pairs
         mean.append(float(total / max(known.sum(), 1.0)) if total > 0 else 1.0)
     return replace(samples, mean=tuple(mean))
@@ -156,6 +161,8 @@ def feed_digest(samples: Sequence[Sample], content: Any, weights: Any) -> None:
         frames = samples.frames
         content.update(f"{frames.store.sha256} {samples.cutoff}".encode())
         content.update(np.ascontiguousarray(frames.rows).tobytes() + frames.labels.tobytes())
+        for name in frames.targets:
+            content.update(name.encode() + frames.has_target(name).tobytes())
         weights.update(repr(frames.of_kind).encode() + frames.kind.tobytes())
         return
     for sample in samples:
@@ -173,7 +180,8 @@ def feeding(samples: Sequence[Sample], workers: int) -> Iterator[Fetch]:
         return
     alone = replace(samples, edges=None)  # numbers that a worker does not need
     with answering(partial(_pack, alone), workers) as answers:
-        yield lambda batches: ([_unpack(one) for one in packed] for packed in answers(batches))
+        names = list(samples.frames.targets)
+        yield lambda batches: ([_unpack(one, names) for one in packed] for packed in answers(batches))
 
 
 def _pack(samples: Sequence[Sample], index: Sequence[int]) -> list[list[Any]]:
@@ -185,8 +193,9 @@ def _pack(samples: Sequence[Sample], index: Sequence[int]) -> list[list[Any]]:
     return packed
 
 
-def _unpack(parts: list[Any]) -> Sample:
+def _unpack(parts: list[Any], names: Sequence[str]) -> Sample:
     tensors = [torch.from_numpy(part) for part in parts]
     n = len(fields(Graph))
-    energy, forces, stress, weights = tensors[n:]  # a prepared set has no other targets
-    return Sample(Graph(*tensors[:n]), Targets(energy, forces, stress), weights)
+    energy, forces, stress, *others, weights = tensors[n:]
+    targets = Targets(energy, forces, stress, dict(zip(names, others, strict=True)))
+    return Sample(Graph(*tensors[:n]), targets, weights)

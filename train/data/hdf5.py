@@ -160,7 +160,8 @@ def read_hdf5(data: bytes, source: str) -> tuple[list[Atoms], Said]:
     frames = []
     try:
         with h5py.File(BytesIO(data), "r") as file:
-            attributes, names = dict(file.attrs), list(file)
+            attributes = {k: v.decode() if isinstance(v, bytes) else v for k, v in file.attrs.items()}
+            names = list(file)
             ours = attributes.get("format") == FORMAT and attributes.get("version") == VERSION
             if ours:
                 content = {
@@ -194,8 +195,8 @@ def _refuse_other(attributes: Mapping[str, Any], names: Sequence[str], source: s
             f"{FORMAT!r}; it holds {', '.join(names[:8]) or 'nothing'}); convert it, for example to extxyz"
         )
     raise ValueError(
-        f"{source}: version {attributes.get('version')} of the format, this program reads version {VERSION}; "
-        "read it with the program that wrote it, or write it again (sets of potential-prepare: prepare again)"
+        f"{source}: version {attributes.get('version')} of the format, this program reads version {VERSION}, and "
+        "3 and 4 of potential-prepare; read it with the program that wrote it, or write or prepare it again"
     )
 
 

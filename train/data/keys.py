@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from ase import units
 
 from train.config import Data
+from train.data.labels import LABELS, NONE
+from train.data.targets import unit_used
 from train.target import Target, resolved
 
 ENERGY_UNITS: dict[str, float] = {
@@ -99,9 +101,11 @@ class Said:
     length_unit: str | None = None
     convention: bool = True  # eV and Ang where neither file nor user says anything, as in ASE
     hint: str = ""  # for the error where there is no convention
+    plain: bool = False  # labels are under their own names, targets in the units that are used
 
 
 ASE_UNITS = Said()
+PLAIN = Said("eV", "Ang", convention=False, plain=True)
 
 
 def settle(keys: Keys, said: Said, source: str) -> tuple[Keys, str]:
@@ -127,6 +131,13 @@ def settle(keys: Keys, said: Said, source: str) -> tuple[Keys, str]:
         how.append("as the file says" if of_file else "as given" if given else "assumed, as in all of ASE")
         if of_file and given not in (None, of_file):
             how[-1] += f" (the given {given} is for files that say nothing)"
+    if said.plain:
+        labels = {name: NONE if getattr(keys, name) == NONE else name for name in LABELS}
+        targets = {
+            name: replace(t, key=t.key if t.key == NONE else name, unit=unit_used(name) or t.unit)
+            for name, t in keys.targets.items()
+        }
+        keys = replace(keys, **labels, targets=targets)
     text = f"{used[0]}: {how[0]}; {used[1]}: {how[1]}" if how[0] != how[1] else f"{', '.join(used)}: {how[0]}"
     if said.energy_unit and said.length_unit:
         if keys.forces_unit or keys.stress_unit:

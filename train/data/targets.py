@@ -114,8 +114,7 @@ def unused(targets: Mapping[str, Target], table: Entries) -> list[str]:
         if keys:
             n = sum(keys[0] in f for f in table)
             notes.append(
-                f"{name}: under '{keys[0]}' in {n} of {len(table)} frames, not used; --targets {name} trains on it, "
-                "from files that are not prepared"
+                f"{name}: under '{keys[0]}' in {n} of {len(table)} frames, not used; --targets {name} uses it"
             )
     return sorted(notes)
 
@@ -135,8 +134,13 @@ def require_targets(keys: Keys, files: Sequence[Found]) -> None:
             raise ValueError(
                 f"{files[0].source}: no frame has the target {name} under {wanted}; the frames hold "
                 f"{', '.join(known[:12]) or 'nothing but structures'}{hint}; give its name with "
-                f"potential-train --set targets.{name}.key=..."
+                f"potential-train --set targets.{name}.key=..., or prepare the set again with --targets {name}"
             )
+
+
+def absent(target: Target, n_atoms: int) -> Array:
+    """A target that a frame does not have."""
+    return np.full((n_atoms if target.per == "atom" else 1, dimension(target.irreps)), np.nan)
 
 
 def values(value: Any, name: str, target: Target, n_atoms: int, where: str) -> Array:
@@ -149,7 +153,7 @@ def values(value: Any, name: str, target: Target, n_atoms: int, where: str) -> A
     tensor = target.irreps == TENSOR
     dim = dimension(target.irreps)
     if value is None:
-        return np.full((rows, dim), np.nan)
+        return absent(target, n_atoms)
     array = np.asarray(value)
     if array.dtype.kind not in "iuf":
         raise ValueError(

@@ -6,10 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from train.config import Config
 from train.names import set_names
-from train.options import add_files, add_labels, add_targets, data_settings
-from train.toml import update
+from train.options import add_descriptions, add_files, add_labels, data_settings, described
 
 EPILOG = """exit code:
   0  clean: nothing found, or notes only
@@ -20,6 +18,7 @@ examples:
   potential-doctor train.xyz
   potential-doctor train.xyz --valid valid.xyz --test 300K.xyz 600K.xyz --html doctor.html
   potential-doctor train.xyz --energy-unit kcal/mol --json doctor.json
+  potential-doctor train.xyz --targets dipole --set targets.dipole.unit=Debye
 """
 
 
@@ -35,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--json", metavar="FILE", help="write everything as JSON")
     p.add_argument("--html", metavar="FILE", help="write one page with plots, which opens without a network")
     add_labels(p)
-    add_targets(p)
+    add_descriptions(p)
     return p
 
 
@@ -43,18 +42,19 @@ def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit code that --help explains."""
     args = parser().parse_intermixed_args(arguments)
     try:
-        targets: dict[str, dict[str, str]] = {name: {} for name in args.targets}
-        config = update(Config(), {"data": data_settings(args), "targets": targets})
+        config = described(args, data_settings(args))
         data = config.data
         if not data.train:
             raise ValueError("no file; give one, for example: potential-doctor train.xyz")
         from train.data.keys import keys
         from train.doctor.examine import examine, to_dict
         from train.doctor.examine_text import text
+        from train.prepared.found import completed
 
         paths = {"train": data.train, **({"valid": data.valid} if data.valid else {})}
         paths |= {name: (pattern,) for name, pattern in set_names(data.test, paths).items()}
-        found = examine(paths, keys(data, config.targets), data.allow_missing)
+        targets = completed(config.targets, [*data.train, *data.valid, *data.test])
+        found = examine(paths, keys(data, targets), data.allow_missing)
         print(text(found))
         if args.json:
             from train.report.page import to_json

@@ -13,9 +13,11 @@ from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
 from train.data.hdf5 import FORMAT
-from train.prepared.schema import ABSENT, BITS, SHAPES, TABLES, VERSION
+from train.data.targets import unit_used
+from train.prepared.schema import ABSENT, BITS, MOST_TARGETS, READ, TABLES, of_atoms, shapes
+from train.target import Target, resolved
 
-Tables = dict[str, list[Any]]
+Tables = dict[str, Any]
 
 
 def attributes(file: Any) -> dict[str, Any]:
@@ -30,8 +32,8 @@ def attributes(file: Any) -> dict[str, Any]:
 
 
 def ours(known: Mapping[str, Any]) -> bool:
-    """Whether attributes are those of a prepared set of this version."""
-    return bool(known.get("format") == FORMAT and known.get("version") == VERSION)
+    """Whether attributes are those of a prepared set of a version that is read."""
+    return bool(known.get("format") == FORMAT and known.get("version") in READ)
 
 
 def check_file(file: Any, known: Mapping[str, Any]) -> Tables:
@@ -41,11 +43,14 @@ def check_file(file: Any, known: Mapping[str, Any]) -> Tables:
         ValueError: what does not.
     """
     require(isinstance(known.get("sha256"), str), "it has no sha256")
-    columns = {name: file[name] for name in SHAPES if name in file}
-    lacking = [name for name in SHAPES if name not in columns and name not in (*ABSENT, "info")]
+    tables = check_tables(json.loads(file["tables"][()].tobytes()))
+    targets = tables["targets"]
+    known_shapes = shapes(targets)
+    columns = {name: file[name] for name in known_shapes if name in file}
+    lacking = [name for name in known_shapes if name not in columns and name not in (*ABSENT, "info")]
     require(not lacking, f"it holds no {', '.join(lacking)}")
     for name, column in columns.items():
-        kind, shape = SHAPES[name]
+        kind, shape = known_shapes[name]
         require(column.dtype == np.dtype(kind) and column.shape[1:] == shape, f"{name} is no {kind} {shape}")
     n_atoms, rows = columns["n_atoms"][()], len(columns["atomic_numbers"])
     require(len(n_atoms) > 0, "it holds no frames")
@@ -53,13 +58,15 @@ def check_file(file: Any, known: Mapping[str, Any]) -> Tables:
     info_size, n_bytes = columns["info_size"][()], len(columns["info"]) if "info" in columns else 0
     require(info_size.min() >= 0 and info_size.max() <= n_bytes, "info_size is not what info there is")
     lengths = {"info": int(info_size.sum())}
-    lengths |= dict.fromkeys(("atomic_numbers", "positions", "forces"), int(n_atoms.sum()))
+    lengths |= dict.fromkeys(of_atoms(targets), int(n_atoms.sum()))
     for name, column in columns.items():
         n = lengths.get(name, len(n_atoms))
         require(len(column) == n, f"{name} has {len(column)} entries instead of {n}")
     there = sum(bit for name, bit in BITS.items() if name in columns)
     require(not (columns["labels"][()] & ~np.uint8(there)).any(), "labels names some that are not there")
-    tables = check_tables(json.loads(file["tables"][()].tobytes()))
+    if targets:
+        most = (1 << len(targets)) - 1
+        require(not (columns["target_labels"][()] & ~np.uint32(most)).any(), "target_labels names others")
     for name, table in (("kind", "kinds"), ("elements", "element_sets"), ("source", "files")):
         values = columns[name][()]
         require(
@@ -69,10 +76,10 @@ def check_file(file: Any, known: Mapping[str, Any]) -> Tables:
 
 
 def check_tables(found: Any) -> Tables:
-    """files, kinds and element_sets.
+    """files, kinds, element_sets and targets.
 
     Raises:
-        ValueError: other entries than names, weights and elements.
+        ValueError: other entries than names, weights, elements and targets.
     """
     require(isinstance(found, dict) and all(isinstance(found.get(name), list) for name in TABLES), "tables")
     require(all(isinstance(name, str) for name in found["files"]), "files are no names")
@@ -84,7 +91,17 @@ def check_tables(found: Any) -> Tables:
     for one in found["element_sets"]:
         symbols = isinstance(one, list) and all(isinstance(s, str) and atomic_numbers.get(s) for s in one)
         require(symbols, "element_sets hold no elements")
-    return {name: found[name] for name in TABLES}
+    return {**{name: found[name] for name in TABLES}, "targets": _targets(found.get("targets", {}))}
+
+
+def _targets(found: Any) -> dict[str, Target]:
+    require(isinstance(found, dict) and len(found) <= MOST_TARGETS, "targets are no table")
+    for name, one in found.items():
+        texts = isinstance(one, dict) and sorted(one) == ["irreps", "per", "unit"]
+        require(texts and all(isinstance(text, str) for text in one.values()), "targets are not described")
+        require(one["per"] in ("structure", "mean", "atom"), f"{name} is of no {one['per']}")
+        require(unit_used(name) in ("", one["unit"]), f"{name} is in {one['unit']}")
+    return resolved({name: Target(**one) for name, one in found.items()})
 
 
 def check_frame(atoms: Atoms, labels: dict[str, NDArray[np.float64]], symbols: list[str]) -> None:

@@ -7,12 +7,11 @@ import sys
 import time
 from pathlib import Path
 
-from train.config import Config
-from train.options import LABEL_OPTIONS, add_labels
-from train.toml import update
+from train.options import LABEL_OPTIONS, add_descriptions, add_labels, described
 
 EPILOG = """An interrupted call is continued by repeating it. The set is read frame by frame, never as a whole:
   potential-prepare 'runs/*.xyz' more.traj --output set.h5 --workers 2
+  potential-prepare train.xyz --targets dipole --set targets.dipole.unit=Debye --output set.h5
   potential-train set.h5 --workers 1
   potential-doctor set.h5
 """
@@ -44,6 +43,7 @@ def parser() -> argparse.ArgumentParser:
         help="count the edges within it, in Å, for --batch-edges of a model with this cutoff",
     )
     add_labels(p, gaps=False)
+    add_descriptions(p)
     return p
 
 
@@ -64,11 +64,13 @@ def main(arguments: list[str] | None = None) -> int:
         if not 0 <= args.cutoff < float("inf"):
             raise ValueError(f"--cutoff is {args.cutoff}; it must be a positive length in Å")
         given = {k: getattr(args, k) for k in LABEL_OPTIONS if getattr(args, k) is not None}
-        data = update(Config(), {"data": given}).data
+        config = described(args, given)
         from train.data.keys import keys
+        from train.prepared.found import completed
         from train.prepared.write import prepare_files
 
-        written = prepare_files(args.files, Path(args.output), keys(data), args.workers, tell, args.cutoff)
+        asked = keys(config.data, completed(config.targets, args.files))
+        written = prepare_files(args.files, Path(args.output), asked, args.workers, tell, args.cutoff)
     except ValueError as error:
         print(f"potential-prepare: {error}", file=sys.stderr)
         return 1

@@ -14,12 +14,13 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from train.config import Weights
-from train.data.dataset import Found, Frame
+from train.data.dataset import Frame
 from train.data.hdf5 import SIGNATURE
-from train.data.keys import Keys
 from train.data.labels import LABELS
+from train.data.targets import absent
 from train.prepared.check import Tables, attributes, check_file, check_frame, ours, require
-from train.prepared.schema import BITS, SHAPES
+from train.prepared.schema import BITS, place, shapes
+from train.target import Target
 
 Integers = NDArray[np.int64]
 
@@ -40,7 +41,8 @@ class Store:
             known = attributes(file)
             if ours(known):
                 tables = check_file(file, known)
-                return known, {name: file[name] for name in SHAPES if name in file}, tables
+                names = shapes(tables["targets"])
+                return known, {name: file[name] for name in names if name in file}, tables
         except Exception as error:  # the HDF5 library raises whatever it makes of a damaged file
             raise _damaged(self.path, "the set", error) from error
         raise ValueError(f"{self.path}: not a prepared set of this version; make one with potential-prepare")
@@ -51,8 +53,26 @@ class Store:
 
     @property
     def tables(self) -> Tables:
-        """files, kinds and element_sets."""
+        """files, kinds, element_sets and targets."""
         return self._opened[2]
+
+    @property
+    def targets(self) -> dict[str, Target]:
+        """The targets that the set holds."""
+        found: dict[str, Target] = self.tables["targets"]
+        return found
+
+    @cached_property
+    def _target_labels(self) -> NDArray[np.uint32]:
+        found: NDArray[np.uint32] = self.column("target_labels")
+        return found
+
+    def has_target(self, name: str, rows: Any) -> NDArray[np.bool_]:
+        """Which of these frames have a target."""
+        if name not in self.targets:
+            return np.zeros(np.shape(rows), dtype=bool)
+        found: NDArray[np.bool_] = self._target_labels[rows] >> list(self.targets).index(name) & 1 > 0
+        return found
 
     def column(self, name: str, rows: slice = slice(None)) -> Any:
         """Some rows of a dataset.
@@ -118,8 +138,8 @@ class Store:
             raise _damaged(self.path, f"info of frame {k}", error) from error
         return dict(found)
 
-    def frame(self, k: int) -> Frame:
-        """One frame, without weights.
+    def frame(self, k: int, targets: Mapping[str, Target]) -> Frame:
+        """One frame with these targets, without weights.
 
         Raises:
             ValueError: a damaged file.
@@ -138,8 +158,10 @@ class Store:
             for name in LABELS
             if bits & BITS[name]
         }
+        have = {n: t for n, t in targets.items() if self.has_target(n, k)}
+        others = {n: self.column(place(n), of_atoms if t.per == "atom" else one) for n, t in have.items()}
         try:
-            check_frame(atoms, labels, self.tables["element_sets"][self.elements[k]])
+            check_frame(atoms, {**labels, **others}, self.tables["element_sets"][self.elements[k]])
         except ValueError as error:
             raise _damaged(self.path, f"frame {k}", error) from error
         return Frame(
@@ -150,6 +172,7 @@ class Store:
             source=self.path,
             index=k,
             config_type=self.tables["kinds"][self.kind[k]][0],
+            targets={n: others[n] if n in others else absent(t, len(atoms)) for n, t in targets.items()},
         )
 
     def __reduce__(self) -> tuple[type[Store], tuple[str]]:  # another process opens the file itself
@@ -165,6 +188,7 @@ class Prepared(Sequence[Frame]):
     weights: Mapping[str, Weights] = field(default_factory=dict)
     keep: bool = True  # labels of weight 0
     unread: tuple[str, ...] = ()  # labels that were asked to be left out
+    targets: Mapping[str, Target] = field(default_factory=dict)  # those that are read, resolved
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -179,7 +203,7 @@ class Prepared(Sequence[Frame]):
         k = int(self.rows[at])
         kind = self.store.kind[k]
         unused: dict[str, Any] = {label: None for label in LABELS if not self._used[kind] & BITS[label]}
-        return replace(self.store.frame(k), weights=self.of_kind[kind], **unused)
+        return replace(self.store.frame(k, self.targets), weights=self.of_kind[kind], **unused)
 
     def __iter__(self) -> Iterator[Frame]:
         return (self[k] for k in range(len(self)))
@@ -203,6 +227,10 @@ class Prepared(Sequence[Frame]):
         """(n_frames,) bits of the labels that are used."""
         used: NDArray[np.uint8] = self.store.labels[self.rows] & self._used[self.kind]
         return used
+
+    def has_target(self, name: str) -> NDArray[np.bool_]:
+        """(n_frames,) which have a target that is read."""
+        return self.store.has_target(name, self.rows)
 
     @cached_property
     def _used(self) -> NDArray[np.uint8]:
@@ -228,7 +256,14 @@ class Prepared(Sequence[Frame]):
         return replace(self, rows=self.rows[np.asarray(positions, dtype=np.int64)])
 
     def __reduce__(self) -> Any:  # nothing that can be read again travels to another process
-        return Prepared, (self.store, self.rows, dict(self.weights), self.keep, self.unread)
+        return Prepared, (
+            self.store,
+            self.rows,
+            dict(self.weights),
+            self.keep,
+            self.unread,
+            dict(self.targets),
+        )
 
 
 def is_prepared(path: str | Path) -> bool:
@@ -248,36 +283,13 @@ def is_prepared(path: str | Path) -> bool:
 
 
 def open_prepared(path: str) -> Prepared:
-    """All frames of a file.
+    """All frames of a file, with all targets.
 
     Raises:
         ValueError: a damaged file, or of another kind.
     """
     store = Store(path)
-    return Prepared(store, np.arange(len(store.labels)))
-
-
-def found_in(frames: Prepared) -> Found:
-    """What `dataset.read` says of an ordinary file."""
-    have = int(np.bitwise_or.reduce(frames.labels))
-    names = {label: label if have & BITS[label] else None for label in LABELS}
-    return Found(
-        names["energy"],
-        names["forces"],
-        names["stress"],
-        source=frames.store.path,
-        keys=Keys(energy_unit="eV", length_unit="Ang"),
-        units="eV, Ang: as the file says",
-    )
-
-
-def labelled_atoms(frame: Frame) -> Atoms:
-    """A structure that carries its labels under their plain names."""
-    atoms = frame.atoms.copy()
-    atoms.info |= {n: v for n, v in (("energy", frame.energy), ("stress", frame.stress)) if v is not None}
-    if frame.forces is not None:
-        atoms.arrays["forces"] = frame.forces
-    return atoms
+    return Prepared(store, np.arange(len(store.labels)), targets=store.targets)
 
 
 def _damaged(path: str, what: str, error: Exception) -> ValueError:

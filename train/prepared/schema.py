@@ -1,10 +1,10 @@
-"""Prepared sets: version 3 of our HDF5 format, read frame by frame. Labelled frames survive it bit for bit.
+"""Prepared sets: version 4 of our HDF5 format, read frame by frame. Labelled frames survive it bit for bit.
 
 Everything is in eV, Å and what follows from them. Every dataset is cut into chunks, each compressed (gzip, bytes
 shuffled) and with a checksum (Fletcher) that HDF5 verifies whenever it reads; its own structures carry checksums too.
 
 Attributes of the file, texts of fixed length (others lie in a heap without a checksum):
-    format, version      "equiv-potential frames", 2
+    format, version      "equiv-potential frames", 4; sets of version 3, which have no targets, are read as well
     energy_unit, length_unit   "eV", "Ang"
     sha256               of the sha256 of all parts (`digest`), in order
     cutoff               Å, of n_edges; absent without it
@@ -27,7 +27,11 @@ Datasets, for n_frames structures with n atoms in all, one after the other:
     n_edges        (n_frames,) int32, directed pairs of atoms within the cutoff; absent unless it was given
     fingerprint    (n_frames,) uint64, equal for equal structures (`checks.fingerprint`, its first 8 bytes)
     source, source_frame   (n_frames,) int32 and int64: row of files, number of the frame there
-    tables         (n_bytes,) uint8, JSON: files (names), kinds ([config_type, config_weight]), element_sets (symbols)
+    tables         (n_bytes,) uint8, JSON: files (names), kinds ([config_type, config_weight]), element_sets (symbols),
+                   targets ({name: {irreps, per, unit}}, in the units of `train.data.targets`)
+    target_labels  (n_frames,) uint32: 1 if it has the first of the targets, plus 2 for the second ...; absent, as the
+                   next, where there are none
+    targets/<name> (n_frames or, where per is atom, n; dim) float64, NaN where a frame has none
 """
 
 from __future__ import annotations
@@ -42,10 +46,13 @@ import numpy as np
 from train.data.dataset import Frame
 from train.data.hdf5 import info_text
 from train.data.labels import LABELS
+from train.data.targets import unit_used
 from train.data.weights import config_weight
 from train.doctor.checks import fingerprint
+from train.target import Target, dimension
 
-VERSION = 3  # 3: attribute texts of fixed length
+VERSION = 4  # 3: attribute texts of fixed length; 4: targets
+READ = (3, VERSION)
 SHAPES: dict[str, tuple[str, tuple[int, ...]]] = {  # type and shape of one entry
     "n_atoms": ("int64", ()),
     "atomic_numbers": ("uint8", ()),
@@ -68,20 +75,47 @@ SHAPES: dict[str, tuple[str, tuple[int, ...]]] = {  # type and shape of one entr
 BITS = {name: 1 << k for k, name in enumerate(LABELS)}
 ABSENT = {"cell": 0.0, "pbc": False, "energy": np.nan, "forces": np.nan, "stress": np.nan, "n_edges": 0}
 TABLES = ("files", "kinds", "element_sets")
+MOST_TARGETS = 32  # bits of target_labels
 
 Arrays = dict[str, Any]
 
 
-def encode(frames: Sequence[Frame], cutoff: float = 0.0) -> tuple[Arrays, dict[str, list[Any]]]:
+def shapes(targets: Mapping[str, Target]) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Type and shape of one entry of each dataset of a set with these (resolved) targets."""
+    if not targets:
+        return SHAPES
+    of_targets = {place(name): ("float64", (dimension(one.irreps),)) for name, one in targets.items()}
+    return {**SHAPES, "target_labels": ("uint32", ()), **of_targets}
+
+
+def place(target: str) -> str:
+    """The dataset of a target."""
+    return f"targets/{target}"
+
+
+def of_atoms(targets: Mapping[str, Target]) -> list[str]:
+    """The datasets with an entry for each atom."""
+    return [
+        "atomic_numbers",
+        "positions",
+        "forces",
+        *(place(n) for n, t in targets.items() if t.per == "atom"),
+    ]
+
+
+def encode(
+    frames: Sequence[Frame], cutoff: float = 0.0, targets: Mapping[str, Target] | None = None
+) -> tuple[Arrays, dict[str, Any]]:
     """The datasets of some frames of one file, and their tables; edges are counted within a `cutoff` (Å) above 0.
 
     Raises:
         ValueError: a label, position or cell that is not finite, a config_weight that is no weight, or a structure
             without a graph.
     """
+    targets = targets or {}
     kinds: dict[tuple[str | None, float], int] = {}
     sets: dict[tuple[str, ...], int] = {}
-    rows: dict[str, list[Any]] = {name: [] for name in SHAPES}
+    rows: dict[str, list[Any]] = {name: [] for name in shapes(targets)}
     for frame in frames:
         atoms = frame.atoms
         _refuse_not_finite(frame)
@@ -104,15 +138,26 @@ def encode(frames: Sequence[Frame], cutoff: float = 0.0) -> tuple[Arrays, dict[s
             "positions": atoms.positions,
             "forces": np.full((len(atoms), 3), np.nan) if frame.forces is None else frame.forces,
             "info": np.frombuffer(text, dtype=np.uint8),
+            **{place(name): frame.targets[name] for name in targets},
         }
+        if targets:
+            has = [np.isfinite(frame.targets[name]).all() for name in targets]
+            of_frame["target_labels"] = sum(1 << k for k, there in enumerate(has) if there)
         for name, value in of_frame.items():
             rows[name].append(value)
-    joined = ("atomic_numbers", "positions", "forces", "info")
+    joined = {"info", *of_atoms(targets), *map(place, targets)}
     arrays = {
         name: (np.concatenate(rows[name]) if name in joined else np.array(rows[name])).astype(dtype)
-        for name, (dtype, _) in SHAPES.items()
+        for name, (dtype, _) in shapes(targets).items()
     }
-    return arrays, {"kinds": [list(k) for k in kinds], "element_sets": [list(s) for s in sets]}
+    tables: dict[str, Any] = {"kinds": [list(k) for k in kinds], "element_sets": [list(s) for s in sets]}
+    return arrays, tables | ({"targets": target_table(targets)} if targets else {})
+
+
+def target_table(targets: Mapping[str, Target]) -> dict[str, dict[str, str]]:
+    """What the tables say of targets."""
+    facts = {name: {"irreps": t.irreps, "per": t.per, "unit": t.unit} for name, t in targets.items()}
+    return {name: {**of_one, "unit": unit_used(name) or of_one["unit"]} for name, of_one in facts.items()}
 
 
 def _n_edges(frame: Frame, cutoff: float) -> int:
@@ -127,6 +172,7 @@ def _n_edges(frame: Frame, cutoff: float) -> int:
 def _refuse_not_finite(frame: Frame) -> None:
     values = {name: getattr(frame, name) for name in LABELS}
     values |= {"positions": frame.atoms.positions, "cell": frame.atoms.cell.array}
+    values |= {name: value for name, value in frame.targets.items() if not np.isnan(value).all()}
     bad = [name for name, value in values.items() if value is not None and not np.isfinite(value).all()]
     if bad:
         raise ValueError(
@@ -138,7 +184,7 @@ def _refuse_not_finite(frame: Frame) -> None:
 def digest(arrays: Mapping[str, Any], tables: Mapping[str, Any]) -> str:
     """sha256 of the content of one part, counted edges left out: they follow from it."""
     found = hashlib.sha256(json.dumps(tables).encode())
-    for name in (name for name in SHAPES if name != "n_edges"):
+    for name in (name for name in arrays if name != "n_edges"):
         found.update(f"{name} {arrays[name].shape}".encode())
         found.update(np.ascontiguousarray(arrays[name]).tobytes())
     return found.hexdigest()

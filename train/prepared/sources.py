@@ -15,8 +15,9 @@ from ase.io import iread
 
 from train.data.extxyz import count, read_extxyz
 from train.data.files import EXTXYZ, read_structures
-from train.data.keys import ASE_UNITS, Said
-from train.prepared.read import is_prepared, labelled_atoms, open_prepared
+from train.data.keys import ASE_UNITS, PLAIN, Said
+from train.prepared.found import labelled_atoms
+from train.prepared.read import is_prepared, open_prepared
 
 FRAMES, ATOMS = 2000, 50_000  # a block ends with the frame that reaches one of them
 OPEN: dict[str, Callable[..., Any]] = {".xz": lzma.open, ".gz": gzip.open, ".bz2": bz2.open}
@@ -60,7 +61,7 @@ def blocks(path: str) -> Iterator[Block]:
         yield from _cut_extxyz(file, path)
     elif file.is_file() and is_prepared(path):
         frames = open_prepared(path)
-        yield from _cut(path, (labelled_atoms(f) for f in frames), Said("eV", "Ang", convention=False))
+        yield from _cut(path, (labelled_atoms(f, frames.targets) for f in frames), PLAIN)
     elif file.suffix.lower() == ".traj" and file.is_file():
         yield from _cut(path, _trajectory(path), ASE_UNITS)
     else:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -18,8 +18,11 @@ from train.data.files import expand
 from train.data.hdf5 import FORMAT
 from train.data.keys import Keys
 from train.data.labels import LABELS, NONE
-from train.prepared.schema import ABSENT, BITS, SHAPES, VERSION, digest, encode
+from train.doctor.label_table import target_as
+from train.prepared.found import completed
+from train.prepared.schema import ABSENT, BITS, VERSION, digest, encode, shapes, target_table
 from train.prepared.sources import ATOMS, FRAMES, Block, blocks, structures
+from train.target import Target
 from train.workers import answering
 
 CHUNK_BYTES = 16_384  # of a dataset; what has to be unpacked for one frame
@@ -52,6 +55,8 @@ def prepare_files(
         ValueError: files that cannot be read, labels under different keys, an output that exists.
     """
     paths = expand(patterns)
+    targets = completed(keys.targets, paths, everything=True)
+    keys = replace(keys, targets={name: one for name, one in targets.items() if one.key != NONE})
     if output.exists():
         raise ValueError(f"{output} exists; remove it, or give another --output")
     if not output.parent.is_dir():
@@ -68,13 +73,15 @@ def prepare_files(
             tell(f"{done} frames")
     said = [_said(part) for part in parts]
     _check_keys(said, keys)
-    written = write_parts(output, map(_load, parts), paths, cutoff)
+    written = write_parts(output, map(_load, parts), paths, cutoff, keys.targets)
     shutil.rmtree(folder)
     return written
 
 
-def write_frames(output: Path, frames: Iterable[Frame], source: str = "") -> Written:
-    """Frames that are made as they are needed -> a prepared set, in this process.
+def write_frames(
+    output: Path, frames: Iterable[Frame], source: str = "", targets: Mapping[str, Target] | None = None
+) -> Written:
+    """Frames that are made as they are needed, with these (resolved) targets -> a prepared set, in this process.
 
     Raises:
         ValueError: no frames, or values that are not finite.
@@ -85,16 +92,16 @@ def write_frames(output: Path, frames: Iterable[Frame], source: str = "") -> Wri
         for frame in frames:
             held.append(frame)
             if len(held) == FRAMES:
-                yield _part(held, source)
+                yield _part(held, source, 0.0, targets)
                 held = []
         if held:
-            yield _part(held, source)
+            yield _part(held, source, 0.0, targets)
 
-    return write_parts(output, parts(), [source])
+    return write_parts(output, parts(), [source], targets=targets)
 
 
-def _part(frames: Sequence[Frame], source: str, cutoff: float = 0.0) -> Part:
-    arrays, tables = encode(frames, cutoff)
+def _part(frames: Sequence[Frame], source: str, cutoff: float, targets: Mapping[str, Target] | None) -> Part:
+    arrays, tables = encode(frames, cutoff, targets)
     return arrays, {**tables, "source": source, "sha256": digest(arrays, tables)}
 
 
@@ -138,9 +145,11 @@ def _make_part(question: tuple[int, Block | int], keys: Keys, folder: str, cutof
     if isinstance(block, int):
         return block
     frames, found = label(structures(block), block.said, keys, (block.source, block.first), optional=True)
-    arrays, said = _part(frames, block.source, cutoff)
-    said |= {"first": block.first, "keys": {name: getattr(found, name) for name in LABELS}}
-    said |= {"units": found.units, "notes": found.notes}
+    arrays, said = _part(frames, block.source, cutoff, keys.targets)
+    labels = {name: getattr(found, name) for name in LABELS}
+    said |= {"first": block.first, "keys": {**labels, **found.targets}}
+    told = [f"{name} {target_as(found, name)}" for name, key in found.targets.items() if key]
+    said |= {"units": found.units, "notes": [*found.notes, *told]}
     path = Path(folder) / _name(number)
     unfinished = path.with_name(f".{path.name}")
     with unfinished.open("wb") as file:
@@ -157,7 +166,7 @@ def _said(part: Path) -> dict[str, Any]:
 
 def _load(part: Path) -> Part:
     with np.load(part) as content:
-        arrays = {name: content[name] for name in SHAPES}
+        arrays = {name: content[name] for name in content.files if name != "said"}
     return arrays, _said(part)
 
 
@@ -172,21 +181,34 @@ def _check_keys(parts: Sequence[dict[str, Any]], keys: Keys) -> None:
             if key != first:
                 raise ValueError(
                     f"{part['source']}: {name} is under '{first}' from frame {at} on but under '{key}' from frame "
-                    f"{part['first']} on; one file must use one key: rename them, or choose with --{name}-key {key}"
+                    f"{part['first']} on; one file must use one key: rename them, or choose with {_option(name)}{key}"
                 )
     found = {name for _, name in names}
-    for name in LABELS:
-        asked = getattr(keys, name)
-        if asked not in (None, NONE) and name not in found:
-            raise ValueError(f"no frame of any file has the {name} key '{asked}'; correct --{name}-key")
-    if not found & {"energy", "forces"}:
+    asked = {name: getattr(keys, name) for name in LABELS} | {n: t.key or n for n, t in keys.targets.items()}
+    for name, key in asked.items():
+        if key not in (None, NONE) and name not in found:
+            raise ValueError(
+                f"no frame of any file has the {name} key '{key}'; correct {_option(name).strip()}"
+            )
+    if not found & {"energy", "forces", *keys.targets}:
         raise ValueError(
             "neither energy nor forces found in any frame of any file; name them with --energy-key and --forces-key"
         )
 
 
-def write_parts(output: Path, parts: Iterable[Part], files: Sequence[str], cutoff: float = 0.0) -> Written:
-    """One file of all parts, completely or not at all; `cutoff` is that of their edges, where they are counted.
+def _option(label: str) -> str:
+    return f"--{label}-key " if label in LABELS else f"--set targets.{label}.key="
+
+
+def write_parts(
+    output: Path,
+    parts: Iterable[Part],
+    files: Sequence[str],
+    cutoff: float = 0.0,
+    targets: Mapping[str, Target] | None = None,
+) -> Written:
+    """One file of all parts, completely or not at all; `cutoff` is that of their edges, where they are counted, and
+    `targets` are those that all of them have.
 
     Raises:
         ValueError: no frames.
@@ -198,7 +220,7 @@ def write_parts(output: Path, parts: Iterable[Part], files: Sequence[str], cutof
     whole, n_frames = sha256(), 0
     lines: dict[str, None] = {}
     with h5py.File(partial_file, "w", libver="latest") as file:
-        for name, (dtype, shape) in SHAPES.items():
+        for name, (dtype, shape) in shapes(targets or {}).items():
             size = np.dtype(dtype).itemsize * int(np.prod(shape))
             file.create_dataset(
                 name, (0, *shape), dtype, maxshape=(None, *shape), chunks=(max(64, CHUNK_BYTES // size), *shape),
@@ -223,7 +245,8 @@ def write_parts(output: Path, parts: Iterable[Part], files: Sequence[str], cutof
             raise ValueError(f"{output}: no frames to write; give at least one")
         n_atoms = len(file["atomic_numbers"])
         _drop_absent(file)
-        text = json.dumps({"files": list(files), **{name: list(table) for name, table in tables.items()}})
+        content = {"files": list(files), **{name: list(table) for name, table in tables.items()}}
+        text = json.dumps({**content, "targets": target_table(targets or {})})
         file.create_dataset(
             "tables", data=np.frombuffer(text.encode(), np.uint8), chunks=True, fletcher32=True
         )
