@@ -194,6 +194,9 @@ class Fit:
         "rank of updates that are trained and added to the weights of a starting model; 0: the weights train",
         bounds="[0, inf)",
     )
+    drop_targets: tuple[str, ...] = option(
+        (), "targets of a starting model that the new one need not predict; what it predicts otherwise stays"
+    )
     device: str = option("cpu", "cpu, cuda, or one of several such as cuda:1")
     dtype: str = option(
         "float32",

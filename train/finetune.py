@@ -24,13 +24,14 @@ from train.data.files import expand
 from train.evaluate import evaluate
 from train.loss import targets
 from train.lowrank import LowRank
+from train.new_targets import carried, raised, with_targets
 from train.option import suggest
 from train.parallel import Ranks, shared_errors
 from train.plan import elements
 from train.replay import moved, of_old, require_known
 from train.sets import Sets
 from train.statistics import E0Fit, fit_e0
-from train.target_facts import require_same
+from train.target_facts import require_energies
 
 SIGNIFICANT = (
     0.05  # eV/atom; energies that are further off come from another method, not from the model's errors
@@ -46,9 +47,10 @@ def read_start(config: Config) -> Potential | None:
         ValueError: no such file, a damaged one, or not a potential; settings that need one.
     """
     fit = config.fit
-    if not fit.start and (fit.freeze or fit.lora_rank or config.data.replay):
+    if not fit.start and (fit.freeze or fit.lora_rank or fit.drop_targets or config.data.replay):
         raise ValueError(
-            "freeze, lora_rank and replay need a model to start from; give one with --from model.safetensors"
+            "freeze, lora_rank, drop_targets and replay need a model to start from; give one with --from "
+            "model.safetensors"
         )
     if not fit.start:
         return None
@@ -69,13 +71,14 @@ def read_start(config: Config) -> Potential | None:
     return recast(start, dtype).to(fit.device)
 
 
-def adopt(given: Mapping[str, Any], start: Potential, path: str) -> tuple[dict[str, Any], list[str]]:
-    """The network's settings are those of the starting model.
+def adopt(config: Config, start: Potential) -> tuple[dict[str, Any], list[str]]:
+    """The network's settings are those of the starting model, but for orders that targets need.
 
     Raises:
-        ValueError: other ones are given.
+        ValueError: other ones are given, or targets of the model are forgotten.
     """
-    own = configuration(start)
+    given, path = config.model, config.fit.start
+    own, why = raised(configuration(start), start, config)
     preset = next((p for p, dials in presets(own["network"]).items() if dials.items() <= own.items()), None)
     settings({**own, **{k: v for k, v in given.items() if k != "preset"}})  # did-you-mean
     for key, value in given.items():
@@ -86,17 +89,17 @@ def adopt(given: Mapping[str, Any], start: Potential, path: str) -> tuple[dict[s
                 "network stays as it is"
             )
     elements = ", ".join(start.statistics.elements)
-    return {**({"preset": preset} if preset else {}), **own}, [f"starts from {path} ({elements})"]
+    return {**({"preset": preset} if preset else {}), **own}, [f"starts from {path} ({elements})", *why]
 
 
 def begin(start: Potential, sets: Sets, config: Config) -> tuple[Potential, E0Fit, Sets]:
     """The potential made ready for the new data; and the sets, where replayed energies move along with E0."""
     replay, train = expand(config.data.replay), sets.frames["train"]
-    require_same(start, config, train)
+    require_energies(start, config, train)
     some = take(train, representatives(train))
     new = [f for f in [*some, *sets.isolated] if f.source not in replay]
     require_known(start, sets.frames, replay)
-    wide = extended(copy.deepcopy(start), elements(new))
+    wide = with_targets(extended(copy.deepcopy(start), elements(new)), some, config)
     e0 = refit_e0(wide, NewData(new, sets.isolated_given, config.e0), start.statistics.elements, config.fit)
     move = {s: e0.e0[s] - e for s, e in zip(start.statistics.elements, start.statistics.e0, strict=True)}
     moved_sets = {name: moved(sets.frames[name], replay, move) for name in of_old(sets.frames)}
@@ -234,14 +237,17 @@ def with_energies(samples: Sequence[Sample], frames: Sequence[Frame]) -> list[Sa
     ]
 
 
-def trainable(potential: Potential, fit: Fit) -> tuple[Potential, list[str]]:
-    """The potential with its frozen weights and low-rank updates, and what was done in words.
+def trainable(potential: Potential, fit: Fit, before: Potential | None = None) -> tuple[Potential, list[str]]:
+    """The potential with its frozen weights and low-rank updates, and what was done in words. Weights that it does not
+    have from the one `before` train themselves.
 
     Raises:
-        ValueError: a name in fit.freeze that no weight begins with.
+        ValueError: a name in fit.freeze that no weight begins with, or new ones only.
     """
+    fresh = {n for n, _ in potential.named_parameters()} - set(carried(before or potential, potential))
     names = {name.removeprefix("network."): w for name, w in potential.named_parameters()}
-    frozen = []
+    new = {name.removeprefix("network.") for name in fresh}
+    frozen: list[str] = []
     for prefix in fit.freeze:
         word = prefix.removeprefix("network.").rstrip(".")
         hit = [name for name in names if f"{name}.".startswith(f"{word}.")]
@@ -253,14 +259,16 @@ def trainable(potential: Potential, fit: Fit) -> tuple[Potential, list[str]]:
                 f"[fit] freeze: no weight is called {prefix!r}{suggest(word, sorted(parts))}; the weights are "
                 f"{', '.join(names)}"
             )
-        frozen += hit
+        if not set(hit) - new:
+            raise ValueError(f"[fit] freeze: {prefix!r} names nothing but new weights, which have to train")
+        frozen += (name for name in hit if name not in new)
     if len(set(frozen)) == len(names):
         raise ValueError("[fit] freeze leaves no weight to train; freeze less")
     for name in frozen:
         names[name].requires_grad_(False)
     why = [f"frozen: {', '.join(fit.freeze)}"] if frozen else []
     if fit.lora_rank:
-        potential = LowRank(potential, fit.lora_rank, fit.seed)
+        potential = LowRank(potential, fit.lora_rank, fit.seed, fresh)
         if not potential.names:
             raise ValueError(
                 f"[fit] lora_rank is {fit.lora_rank}: no matrix has more numbers than two factors of that rank; "

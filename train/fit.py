@@ -45,7 +45,7 @@ from train.report.page import draw
 from train.report.run_directory import read_predictions
 from train.report.worst import write_worst
 from train.resources import resources
-from train.run import Run, start
+from train.run import Run, fit_settings, start
 from train.schedule import make_plan
 from train.sets import Sets, read_sets, split_record
 from train.statistics import GIVEN, ISOLATED, E0Fit, fit_e0
@@ -84,7 +84,7 @@ def prepare_job(config: Config, directory: Path, ranks: Ranks) -> Job:
     sets = read_sets(config)
     as_read, train = sets.frames, sets.frames["train"]
     if before:
-        model, why_model = adopt(config.model, before, config.fit.start)
+        model, why_model = adopt(config, before)
     else:
         model, why_model = choose_model(config, train)
     for name, kind in (("train", "training"), ("valid", "validation")):
@@ -109,7 +109,7 @@ def prepare_job(config: Config, directory: Path, ranks: Ranks) -> Job:
             model, measure(some, (samples["train"][int(k)] for k in rows), e0, config.targets), settings
         )
     check_elements(potential, sets.frames)
-    potential, why_trains = trainable(potential, settings)
+    potential, why_trains = trainable(potential, settings, before)
     plan = make_plan(settings, len(epoch_batches(sizes(train), settings, 0, edges)))
     display = Display(plan, silent=not ranks.first)
     display.atoms_per_step = int(sizes(train).sum()) / plan.n_batches
@@ -227,7 +227,6 @@ def identity(job: Job) -> dict[str, Any]:
         feed_digest(job.original[name], digest, weights if name == "train" else hashlib.sha256())
     if job.before and job.sets.isolated:  # E0 moves by them
         digest.update(repr([(f.atoms.symbols[0], f.energy) for f in job.sets.isolated]).encode())
-    free = ("start", "epochs", "minutes", "patience", "device", "max_skipped", "on_oom", "workers")
     return {
         "starting model": sha256(Path(job.config.fit.start)) if job.before else None,
         "training and validation frames": digest.hexdigest(),
@@ -236,11 +235,7 @@ def identity(job: Job) -> dict[str, Any]:
             s: e for s, e in job.e0.e0.items() if job.e0.sources.get(s) in (GIVEN, ISOLATED)
         },  # not fitted
         "model settings": {k: v for k, v in job.config.model.items() if k != "preset"},
-        "fit settings": {
-            k: list(v) if isinstance(v, tuple) else v  # as JSON gives it back
-            for k, v in asdict(job.config.fit).items()
-            if k not in free
-        },
+        "fit settings": fit_settings(job.config.fit),
         "targets": {k: asdict(t) for k, t in job.config.targets.items()} or None,
     }
 

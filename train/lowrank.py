@@ -6,6 +6,7 @@ Hu et al., LoRA: Low-Rank Adaptation of Large Language Models (ICLR 2022).
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -22,13 +23,17 @@ class LowRank(Potential):
     trained themselves; frozen ones stay. `merged` is the sum, an ordinary potential.
     """
 
-    def __init__(self, base: Potential, rank: int, seed: int):
+    def __init__(self, base: Potential, rank: int, seed: int, whole: Collection[str] = ()):
+        """`whole`: names of weights that are trained themselves."""
         super().__init__(base.network, base.head, base.statistics, base.targets)
         self.base = [base]  # in a list: its weights are already here
         self.names = [
             name
             for name, w in base.named_parameters()
-            if w.requires_grad and w.ndim >= 2 and rank * sum(w.shape[-2:]) < math.prod(w.shape[-2:])
+            if w.requires_grad
+            and name not in whole
+            and w.ndim >= 2
+            and rank * sum(w.shape[-2:]) < math.prod(w.shape[-2:])
         ]
         generator = torch.Generator().manual_seed(seed)
         self.down, self.up = nn.ParameterList(), nn.ParameterList()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,13 @@ def start(
     return run
 
 
+def fit_settings(fit: Fit) -> dict[str, Any]:
+    """What a resumed run must share with its beginning, as JSON gives it back."""
+    free = ("start", "epochs", "minutes", "patience", "device", "max_skipped", "on_oom", "workers")
+    found = {k: v for k, v in asdict(fit).items() if k not in free}
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in found.items()}
+
+
 def trained(potential: Potential, auxiliary: torch.nn.Module | None) -> list[Tensor]:
     """All that is trained: weights that are not frozen."""
     more = [] if auxiliary is None else list(auxiliary.parameters())
@@ -125,6 +132,8 @@ def load_state(run: Run, path: Path) -> None:
         )
     for name, value in run.identity.items():
         old = header.get("identity", {}).get(name)
+        if name == "fit settings" and isinstance(old, dict):
+            old = {**fit_settings(Fit()), **old}  # what it does not know came later, and has its default
         if old != value:
             which = ""
             if isinstance(old, dict) and isinstance(value, dict):

@@ -14,7 +14,7 @@ from train.config import Config, Fit
 from train.data.dataset import Frame
 from train.data.labels import LABELS
 from train.data.targets import UNITS
-from train.target import Target, resolved
+from train.target import Target
 
 Array = NDArray[np.float64]
 RIDGE = 1e-4  # pull of offsets that the compositions do not determine to their mean
@@ -79,19 +79,12 @@ def _fitted(fractions: Array, values: Array) -> Array:
     return offset
 
 
-def require_same(start: Potential, config: Config, frames: Sequence[Frame]) -> None:
-    """A run that starts from a saved model has the same targets.
+def require_energies(start: Potential, config: Config, frames: Sequence[Frame]) -> None:
+    """A run that starts from a saved model trains the energies that it predicts, or keeps all that they come from.
 
     Raises:
-        ValueError: others, energies where the model has none, or none where the model has them.
+        ValueError: energies where the model has none, or none where the model has them.
     """
-    of_model = {t.name: (t.irreps, t.per) for t in start.statistics.targets}
-    asked = {name: (t.irreps, t.per) for name, t in resolved(config.targets).items()}
-    if of_model != asked:
-        raise ValueError(
-            f"the model to start from ({config.fit.start}) predicts {_told(of_model)} beside the energy, but "
-            f"{_told(asked)} is asked for; give --targets {' '.join(of_model) or 'not at all'}, or train anew"
-        )
     energies = labelled(frames).intersection(LABELS)
     if energies and not start.statistics.has_energy:
         raise ValueError(
@@ -127,7 +120,3 @@ def _of_energies(start: Potential) -> list[str]:
 def _moving(start: Potential, freeze: Sequence[str]) -> bool:
     words = tuple(f"{prefix.removeprefix('network.').rstrip('.')}." for prefix in freeze)
     return not all(f"{name}.".startswith(words) for name in _of_energies(start))
-
-
-def _told(targets: Mapping[str, tuple[str, str]]) -> str:
-    return ", ".join(f"{name} ({irreps}, per {per})" for name, (irreps, per) in targets.items()) or "nothing"
