@@ -111,7 +111,7 @@ def outliers(frames: Sequence[Frame]) -> list[tuple[float, str, Frame]]:
     if len(rows) > 4:
         e0 = fit_e0(rows, sorted({s for f in rows for s in f.atoms.symbols})).e0
         rest = np.array([(energy_of(f) - sum(e0[s] for s in f.atoms.symbols)) / len(f.atoms) for f in rows])
-        for k, z in _far(rest, Z_ENERGY, floor=1e-3):
+        for k, z in far(rest, Z_ENERGY, floor=1e-3):
             text = (
                 f"energy {rest[k] - np.median(rest):+.3f} eV/atom from the median ({z:.0f} robust deviations)"
             )
@@ -119,20 +119,20 @@ def outliers(frames: Sequence[Frame]) -> list[tuple[float, str, Frame]]:
     rows = [f for f in frames if is_finite(f.forces) and len(f.atoms) > 1]
     if len(rows) > 4:
         largest = np.array([np.linalg.norm(f.forces, axis=1).max() for f in rows])  # type: ignore[arg-type]
-        for k, z in _far(largest, Z_FORCES, floor=0.1):
+        for k, z in far(largest, Z_FORCES, floor=0.1):
             if largest[k] > np.median(largest):
                 text = f"largest force {largest[k]:.2f} eV/Å ({z:.0f} robust deviations from the median)"
                 found.append((z / Z_FORCES, f"{rows[k].name}: {text}", rows[k]))
     rows = [f for f in frames if is_finite(f.stress)]
     if len(rows) > 4:
         size = np.array([np.abs(f.stress).max() for f in rows])  # type: ignore[arg-type]
-        for k, z in _far(size, Z_STRESS, floor=0.01):
+        for k, z in far(size, Z_STRESS, floor=0.01):
             text = f"largest stress {size[k]:.4g} eV/Å^3 ({z:.0f} robust deviations from the median)"
             found.append((z / Z_STRESS, f"{rows[k].name}: {text}", rows[k]))
     return sorted(found, key=lambda one: one[:2], reverse=True)
 
 
-def _far(values: Array, limit: float, floor: float) -> list[tuple[int, float]]:
+def far(values: Array, limit: float, floor: float) -> list[tuple[int, float]]:
     """Indices more than `limit` robust deviations from the median; `floor` for nearly equal values."""
     distance = np.abs(values - np.median(values))
     z = distance / max(1.4826 * float(np.median(distance)), floor)
@@ -164,13 +164,22 @@ def duplicates(frames: Sequence[Frame]) -> tuple[list[tuple[Frame, Frame]], list
 
 
 def _same_labels(a: Frame, b: Frame) -> bool:
-    """Equal within 1 meV/atom and 10 meV/Å; a label that one of them lacks does not differ."""
+    """Equal within 1 meV/atom and 10 meV/Å, targets within 1 %; a label that one of them lacks does not differ."""
     pairs = (
         (a.energy, b.energy, 1e-3 * len(a.atoms)),
         (a.forces, b.forces, 1e-2),
         (a.stress, b.stress, 1e-3),
+        *(
+            (x, b.targets[name], 1e-2 * np.abs(x).max())
+            for name, x in a.targets.items()
+            if _both(x, b.targets[name])
+        ),
     )
     return all(
         x is None or y is None or np.allclose(x, y, rtol=0, atol=tolerance, equal_nan=True)
         for x, y, tolerance in pairs
     )
+
+
+def _both(a: Array, b: Array) -> bool:
+    return not (np.isnan(a).all() or np.isnan(b).all())

@@ -11,6 +11,7 @@ import numpy as np
 
 from train.data.dataset import Array, Found, Frame
 from train.data.keys import Keys
+from train.data.labels import LABELS
 from train.doctor import similar
 from train.doctor.checks import energy_of, is_finite
 from train.doctor.findings import NOTE, PROBLEM, WARNING, Finding, problem, warning
@@ -189,8 +190,9 @@ def coverage(one: Examined) -> dict[str, dict[str, int]]:
     for f in one.frames:
         for row in (rows["all"], rows.setdefault(f.config_type or UNTYPED, Counter())):
             row.update(frames=1, atoms=len(f.atoms))
-            row.update(label for label in ("energy", "forces", "stress") if getattr(f, label) is not None)
-    columns = ("frames", "atoms", "energy", "forces", "stress")
+            row.update(label for label in LABELS if getattr(f, label) is not None)
+            row.update(name for name, value in f.targets.items() if np.isfinite(value).any())
+    columns = ("frames", "atoms", *LABELS, *one.frames[0].targets)
     return {name: {c: row[c] for c in columns} for name, row in rows.items()}
 
 
@@ -201,7 +203,7 @@ def _set(one: Examined) -> dict[str, Any]:
     return {
         "frames": len(one.frames),
         "files": {
-            f.source: {label: getattr(f, label) for label in ("energy", "forces", "stress")} for f in one.found
+            f.source: {**{label: getattr(f, label) for label in LABELS}, **f.targets} for f in one.found
         },
         "coverage": coverage(one),
         "isolated_atoms": dict(isolated),

@@ -77,9 +77,9 @@ def coverage_tables(found: Examination, colors: dict[str, str]) -> str:
         for kind, row in types.items():
             if kind == "all" or len(types) > 2:
                 title = f"{dot}{escape(one.name)}" if kind == "all" else f"&emsp;{escape(kind)}"
-                counts = (row[c] for c in ("frames", "atoms", "energy", "forces", "stress"))
-                rows.append([title, *(f"{n:,}" for n in counts)])
-    listed = table(["set and config type", "frames", "atoms", "energy", "forces", "stress"], rows)
+                rows.append([title, *(f"{n:,}" for n in row.values())])
+    columns = next((list(coverage(one)["all"]) for one in found.sets), [])
+    listed = table(["set and config type", *columns], rows)
     texts = "".join(
         f"<details><summary>{escape(one.name)}: label report</summary>"
         f'<pre class="wrap">{escape(one.report.text)}</pre></details>'

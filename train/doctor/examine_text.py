@@ -75,7 +75,8 @@ def _facts(one: Examined) -> Sequence[tuple[str, str]]:
         rows += [
             (
                 f"type {name}"[:17],
-                f"{row['frames']} frames; energy {row['energy']}, forces {row['forces']}, stress {row['stress']}",
+                f"{row['frames']} frames; "
+                + ", ".join(f"{label} {n}" for label, n in row.items() if label not in ("frames", "atoms")),
             )
             for name, row in types.items()
             if name != "all"

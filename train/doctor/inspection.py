@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from train.data.dataset import Found, Frame, is_virial
@@ -17,6 +17,7 @@ from train.doctor import (
     mechanics,
     similar,
     strain,
+    targets,
     units,
     zeros,
 )
@@ -26,6 +27,7 @@ from train.doctor.geometry import Geometry
 from train.doctor.label_table import SHOWN, keys_of, label_rows, notes, structure_rows, table, value_rows
 from train.doctor.mechanics import Mechanics
 from train.doctor.strain import StrainPairs
+from train.target import Target
 
 TOLD = ("stress", agreement.CHECK)  # checks of which the table also tells that all is well
 
@@ -89,7 +91,7 @@ def inspect(
         replace(one, keys=one.keys or keys or Keys())
         for one in ([found] if isinstance(found, Found) else found)
     ]
-    measured = _measure(frames)
+    measured = _measure(frames, targets_of(files[0]))
     findings = [
         *_gaps(frames, allow_missing),
         *_labels(frames, files),
@@ -98,6 +100,7 @@ def inspect(
         *_lonely(frames, measured.geometry, cutoff),
         *_outliers(measured.outliers),
         *_duplicates(*measured.duplicates),
+        *targets.odd_targets(frames, targets_of(files[0])),
         *mechanics.unbalanced(frames, measured.balance),
         *_physics(frames, files, measured),
         *cells.odd_cells(frames),
@@ -123,7 +126,12 @@ def inspect(
     )
 
 
-def _measure(frames: Sequence[Frame]) -> Measured:
+def targets_of(found: Found) -> Mapping[str, Target]:
+    """The targets that were looked for in a file."""
+    return {name: target for name, target in keys_of(found).targets.items() if name in found.targets}
+
+
+def _measure(frames: Sequence[Frame], described: Mapping[str, Target]) -> Measured:
     survey = geometry.survey(frames)
     apart = [f for f, d in zip(frames, survey.shortest, strict=True) if d > geometry.OVERLAP]
     return Measured(
@@ -131,7 +139,13 @@ def _measure(frames: Sequence[Frame]) -> Measured:
         balance=mechanics.balance(frames),
         strain=strain.strain_pairs(frames),
         consistency=consistency.compare(apart),
-        outliers=tuple(checks.outliers(frames)),
+        outliers=tuple(
+            sorted(
+                [*checks.outliers(frames), *targets.outliers(frames, described)],
+                key=lambda one: one[:2],
+                reverse=True,
+            )
+        ),
         duplicates=checks.duplicates(frames),
     )
 
