@@ -1,11 +1,11 @@
 """Fine-tuning: 50 frames at 600 K for a model fitted at 300 K (acetylacetone): what it gains, what it forgets.
 
-    python -m bench.finetune --pool train_600K.xyz.xz --seeds 0 1 2
+    python -m bench.finetune --pool train_600K.xyz.xz --seeds 0 1 2 --replay-weights 1 0.3 0.1
 
 The model is fitted by `potential-train data/acac/train_300K.xyz.xz --minutes 6`; then, for each seed, 50 frames are
 drawn from the pool (train_600K.xyz.xz of the acetylacetone set, not in data/) and learned by the documented command
 
-    potential-train new.xyz --from model.safetensors --replay train_300K.xyz.xz
+    potential-train new.xyz --from model.safetensors --replay train_300K.xyz.xz --replay-weight 0.3
 
 Errors before and after are those of its summary.json, on all 650 frames of each test. Finished runs are kept.
 Writes docs/results/finetune.json.
@@ -41,8 +41,8 @@ def train(arguments: list[str], output: Path) -> dict[str, Any]:
     return summary
 
 
-def tune(seed: int, args: argparse.Namespace, base: Path) -> dict[str, Any]:
-    """Fine-tuning with the frames of one seed."""
+def tune(seed: int, weight: float, args: argparse.Namespace, base: Path) -> dict[str, Any]:
+    """Fine-tuning with the frames of one seed, old frames counting `weight`."""
     chosen = args.runs / f"new-{seed}.xyz"
     pool = read(args.pool, ":")
     index = sorted(np.random.default_rng(seed).choice(len(pool), args.frames, replace=False).tolist())
@@ -50,7 +50,10 @@ def tune(seed: int, args: argparse.Namespace, base: Path) -> dict[str, Any]:
     write(chosen, [pool[i] for i in index], format="extxyz")
     command = [str(chosen), "--from", str(base / "model.safetensors"), "--seed", str(seed)]
     command += ["--replay", str(ACAC / "train_300K.xyz.xz"), *(f"--set={text}" for text in args.set)]
-    summary = train(command, args.runs / f"tuned-{seed}")
+    command += ["--replay-weight", str(weight)]
+    summary = train(
+        command, args.runs / (f"tuned-{seed}" if weight == 1 else f"tuned-{seed}-weight-{weight:g}")
+    )
     keys = ("energy_rmse_per_structure", "forces_rmse")
     before, after = (
         {name: {key: summary[table][name][key] for key in keys} for name in (OLD, NEW)}
@@ -59,6 +62,7 @@ def tune(seed: int, args: argparse.Namespace, base: Path) -> dict[str, Any]:
     ratio = {name: after[name]["forces_rmse"] / before[name]["forces_rmse"] for name in (OLD, NEW)}
     return {
         "seed": seed,
+        "replay_weight": weight,
         "frames": index,
         "seconds": summary["seconds"],
         "steps": summary["resources"]["steps"],
@@ -74,6 +78,7 @@ def main() -> None:
     p.add_argument("--pool", required=True, metavar="FILE", help="frames at 600 K to draw from")
     p.add_argument("--frames", type=int, default=50)
     p.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    p.add_argument("--replay-weights", type=float, nargs="+", default=[1.0], metavar="W")
     p.add_argument("--minutes", type=float, default=6.0, help="for the model to start from")
     p.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="other settings of fine-tuning"
@@ -91,11 +96,13 @@ def main() -> None:
         "bar": f"forces_ratio at most {MOST_OLD} ({OLD}) and {MOST_NEW} ({NEW})",
         "base": {"seconds": first["seconds"], "minutes": args.minutes},
         "settings": args.set,
-        "runs": [tune(seed, args, base) for seed in args.seeds],
+        "runs": [tune(seed, weight, args, base) for weight in args.replay_weights for seed in args.seeds],
     }
     args.results.write_text(json.dumps(results, indent=1) + "\n")
     for run in results["runs"]:
-        print(run["seed"], run["forces_ratio"], "reached" if run["bar"] else "not reached")
+        print(
+            run["replay_weight"], run["seed"], run["forces_ratio"], "reached" if run["bar"] else "not reached"
+        )
 
 
 if __name__ == "__main__":

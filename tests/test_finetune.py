@@ -17,13 +17,15 @@ from ase.io import read, write
 from potential import Potential, Statistics, build, from_atoms, load, predict, save
 from potential.checkpoint import read as read_tensors
 from potential.networks import LINEAR, NETWORKS
+from train.batches import prepare
 from train.cli import main
-from train.config import Config, Data, Fit
+from train.config import Config, Data, Fit, Weights
 from train.data.dataset import Frame
 from train.finetune import NewData, begin, errors_before, extended, refit_e0, trainable, with_e0
 from train.fit import Job, identity, prepare_job
 from train.lowrank import LowRank, ordinary
 from train.parallel import Ranks
+from train.replay import lighter
 from train.sets import Sets
 from train.statistics import E0Fit
 
@@ -221,6 +223,60 @@ def test_command(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save(small(("C", "H", "O")).float(), folder / "start.safetensors")  # another one under its name
     assert main(["--resume", "--epochs", "6", "--output", "two"]) == 1
     assert "other starting model" in capsys.readouterr().err
+
+
+def test_what_old_frames_count(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As if the files said it, bit for bit; a weight of 1 is none."""
+    rows = read("old.xyz", ":")
+    for k, row in enumerate(rows):
+        row.info["config_weight"] = 1.0 + k % 2
+    write("old.xyz", rows)
+    for row in rows:
+        row.info["config_weight"] *= 0.25
+    write("light.xyz", rows)
+    tune = [
+        "new.xyz",
+        "--from",
+        "start.safetensors",
+        "--epochs",
+        "2",
+        "--set",
+        "fit.batch_size=4",
+        "--allow-missing",
+    ]
+    models = {}
+    for name, more in (
+        ("given", ["--replay", "old.xyz", "--replay-weight", "0.25"]),
+        ("said", ["--replay", "light.xyz"]),
+        ("plain", ["--replay", "old.xyz"]),
+        ("one", ["--replay", "old.xyz", "--replay-weight", "1"]),
+    ):
+        assert main([*tune, *more, "--output", name]) == 0, capsys.readouterr().err
+        told = capsys.readouterr().out
+        assert ("each old one counts 0.25, so that new ones are 65 % of what trains" in told) == (
+            name == "given"
+        )
+        models[name] = read_tensors(f"{name}/model.safetensors")[1]
+    for one, other, same in (("given", "said", True), ("plain", "one", True), ("given", "plain", False)):
+        assert all(torch.equal(models[one][k], models[other][k]) for k in models[one]) == same
+    weights = json.loads(Path("given/summary.json").read_text())["weights"]
+    assert {w["forces"]: w["frames"] for w in weights} == {1.0: 5, 0.25: 5, 0.5: 6}
+    assert main(["--resume", "--output", "given", "--epochs", "3", "--replay-weight", "0.5"]) == 1
+    assert "other weights" in capsys.readouterr().err
+    assert main(["--resume", "--output", "given", "--epochs", "3"]) == 0
+    assert main(["new.xyz", "--from", "start.safetensors", "--replay-weight", "0.5"]) == 1
+    assert "no old frames are replayed" in capsys.readouterr().err
+
+
+def test_targets_of_old_frames_count_as_much_less() -> None:
+    atoms = molecule()
+    atoms.info["config_weight"] = 2.0
+    frame = Frame(
+        atoms, 0.0, None, None, "old.xyz", 0, weights=Weights(2.0, 2.0, 0.0), targets={"q": np.ones((6, 1))}
+    )
+    (sample,) = prepare([lighter(frame, 0.1)], 3.0)
+    assert sample.weights.tolist() == [[0.2, 0.2, 0.0, 0.2]]
+    assert atoms.info["config_weight"] == 2.0
 
 
 @pytest.mark.parametrize(

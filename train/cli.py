@@ -136,7 +136,10 @@ def configuration(args: argparse.Namespace) -> tuple[Config, Path]:
         {"epochs": args.epochs or 0, "minutes": args.minutes or 0.0} if args.epochs or args.minutes else {}
     )
     options: dict[str, dict[str, Any]] = {
-        "data": {**data_settings(args), "folds": args.folds, "fold": args.fold, "replay": args.replay},
+        "data": {
+            **data_settings(args),
+            **{name: getattr(args, name) for name in ("folds", "fold", "replay", "replay_weight")},
+        },
         "model": {"preset": args.preset, "network": args.network},
         "log": {"to": args.log},
         "targets": {name: {} for name in args.targets},

@@ -31,6 +31,11 @@ class Data:
     replay_ratio: float = option(
         10.0, "at most so many of them, chosen at random, for each new frame", bounds="(0, inf)"
     )
+    replay_weight: float = option(
+        1.0,
+        "factor of the squared errors of each of them, where they train; 0.1: ten old frames count as much as one new",
+        bounds="(0, inf)",
+    )
     valid_fraction: float = option(0.1, "part of the training frames kept for validation", bounds="(0, 0.9]")
     folds: int = option(
         0,

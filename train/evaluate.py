@@ -186,7 +186,7 @@ def errors_text(
             name: {**row, f"{one.name}_relative": relative(row, one.name)} for name, row in table.items()
         }
     shown = [(k, title) for k, title in columns if any(row.get(k) is not None for row in table.values())]
-    width = max(len("set"), *(len(name) for name in table))
+    width = max(map(len, ["set", *table]))
     lines = ["", "  ".join([f"{'set':<{width}}", "frames", *(title for _, title in shown)])]
     for name, row in table.items():
         cells = [

@@ -52,6 +52,10 @@ def read_start(config: Config) -> Potential | None:
             "freeze, lora_rank, drop_targets and replay need a model to start from; give one with --from "
             "model.safetensors"
         )
+    if config.data.replay_weight != 1 and not config.data.replay:
+        raise ValueError(
+            f"replay_weight is {config.data.replay_weight}, but no old frames are replayed; give them with --replay"
+        )
     if not fit.start:
         return None
     if fit.lora_rank and fit.denoise_weight:

@@ -46,6 +46,12 @@ def add_start(p: argparse.ArgumentParser) -> None:
         nargs="+",
         help="with --from: old frames, not to be forgotten",
     )
+    p.add_argument(
+        "--replay-weight",
+        type=float,
+        metavar="W",
+        help="what an old frame counts beside a new one (default: 1)",
+    )
 
 
 def add_feeding(p: argparse.ArgumentParser) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 
 from potential.model import Potential
-from train.config import Config
+from train.config import Config, Weights
 from train.data.dataset import Frame
+from train.data.weights import KEY, config_weight
 from train.prepared.read import Prepared
 
 REPLAY = "replay"  # the set of old frames that neither train nor validate
@@ -17,7 +18,7 @@ REPLAY = "replay"  # the set of old frames that neither train nor validate
 
 def mix(sets: dict[str, Sequence[Frame]], old: Sequence[Frame], config: Config) -> str:
     """Old frames join those for training and validation, or a set of their own where validation has given files; says
-    how many."""
+    how many, and what they count."""
     apart = bool(config.data.valid)
     joined = [old, sets["train"], *([] if apart else [sets["valid"]])]
     if any(isinstance(frames, Prepared) for frames in joined):
@@ -31,11 +32,31 @@ def mix(sets: dict[str, Sequence[Frame]], old: Sequence[Frame], config: Config) 
     if n_valid:
         name = REPLAY if apart else "valid"
         sets[name] = [*sets.get(name, []), *(old[i] for i in sorted(order[:n_valid]))]
-    sets["train"] = [*sets["train"], *(old[i] for i in sorted(order[n_valid:]))]
+    trained = [old[i] for i in sorted(order[n_valid:])]
+    told = _counting(sets["train"], trained, config.data.replay_weight)
+    sets["train"] = [*sets["train"], *(lighter(f, config.data.replay_weight) for f in trained)]
     text = f"{n} of {len(old)} old frames mixed in with {n_new} new ones, {n_valid} of them "
     if apart:
-        return f"{text}kept out as the set {REPLAY}, to see what is forgotten; the given files alone validate"
-    return f"{text}for validation"
+        return f"{text}kept out as the set {REPLAY}, to see what is forgotten; the given files alone validate{told}"
+    return f"{text}for validation{told}"
+
+
+def lighter(frame: Frame, factor: float) -> Frame:
+    """The frame with all its weights multiplied; as it is where the factor is 1."""
+    if factor == 1:
+        return frame
+    atoms = frame.atoms.copy()
+    atoms.info[KEY] = factor * config_weight(frame)  # of its targets
+    return replace(
+        frame, atoms=atoms, weights=Weights(**{k: factor * w for k, w in asdict(frame.weights).items()})
+    )
+
+
+def _counting(new: Sequence[Frame], old: Sequence[Frame], factor: float) -> str:
+    if factor == 1:
+        return ""
+    share = len(new) / (len(new) + factor * len(old))
+    return f"; each old one counts {factor:g}, so that new ones are {100 * share:.0f} % of what trains"
 
 
 def of_old(sets: Mapping[str, Sequence[Frame]]) -> list[str]:
