@@ -18,7 +18,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 from scipy.spatial.transform import Rotation
 
-from potential import EquivCalculator, collate, load, predict, targets
+from potential import EquivCalculator, collate, from_atoms, load, predict, targets
 from potential.checkpoint import read as read_tensors
 from potential.physics import Prediction
 from train import target as setting
@@ -278,6 +278,35 @@ def test_offsets_and_scales() -> None:
     assert found[3].unit == "e"
 
 
+def test_isolated_atoms_are_the_offsets_of_their_elements() -> None:
+    """Exactly, whatever the molecules say; the others are fitted to what is left."""
+    rng, frames = np.random.default_rng(0), []
+    own = {"H": 0.5, "C": 2.0, "O": -1.0}
+    for formula in ("H2O", "H2", "O2", "CO2", "CH4", "CO", "H2O2"):
+        atoms = Atoms(formula, rng.normal(size=(len(Atoms(formula)), 3)))
+        size = sum(own[s] for s in atoms.symbols)
+        given = {"size": np.array([[size, 0.3, size / len(atoms)]]), "alpha": size * np.eye(3).reshape(1, 9)}
+        frames.append(Frame(atoms, None, None, None, "f", len(frames), targets=given))
+    specs = resolved({"size": Target(irreps="3x0e"), "alpha": Target(irreps="tensor")})
+    alone = [
+        Frame(Atoms(s), None, None, None, "i", k,
+              targets={"size": np.array([[x, 0.1, x]]), "alpha": x * np.eye(3).reshape(1, 9)})
+        for k, (s, x) in enumerate([("H", 0.5), ("O", -0.9), ("O", -1.1), ("N", 4.0)])
+    ]  # fmt: skip
+    size, alpha = target_facts(frames, ("H", "C", "O"), specs, alone)
+    assert np.array(size.offset)[[0, 2]] == pytest.approx(
+        np.array([[0.5, 0.1, 0.5], [-1.0, 0.1, -1.0]]), abs=1e-12
+    )
+    assert size.offset[1][0] == pytest.approx(2.0, abs=0.02)
+    assert np.array(alpha.offset)[:, 0] / 3**0.5 == pytest.approx([0.5, 2.0, -1.0], abs=0.02)
+    every = [replace(f, atoms=Atoms(s)) for f, s in zip(alone, "HCON", strict=True)]
+    (only,) = target_facts(frames, ("H", "C", "O"), {"size": specs["size"]}, every)
+    assert [row[0] for row in only.offset] == pytest.approx([0.5, -0.9, -1.1])
+    assert target_facts(frames, ("H", "C", "O"), specs, frames[:0]) == target_facts(
+        frames, ("H", "C", "O"), specs
+    )
+
+
 # --- loss, errors, choice of the best ------------------------------------------------------------------------
 
 
@@ -381,16 +410,15 @@ def test_a_type_without_energies_keeps_its_targets() -> None:
 
 
 def test_validation_has_what_is_trained(tmp_path: Path) -> None:
-    """Energies judge nothing where none are trained; targets of isolated atoms are told of."""
+    """Energies judge nothing where none are trained."""
     rows, bare = waters(4, energies=False), waters(2)
-    rows.append(Atoms("H", calculator=SinglePointCalculator(Atoms("H"), dipole=np.zeros(3))))
     for atoms in bare:
         del atoms.calc.results["dipole"]
     for name, frames in (("a", rows), ("b", bare), ("c", waters(2, energies=False, seed=1))):
         write(tmp_path / f"{name}.xyz", frames)
     paths = {name: (str(tmp_path / f"{name}.xyz"),) for name in "abc"}
     config = Config(data=Data(train=paths["a"], valid=paths["c"]), targets=resolved({"dipole": Target()}))
-    assert "1 isolated atoms" in " ".join(read_sets(config).why)
+    read_sets(config)
     with pytest.raises(ValueError, match=r"no validation frame has dipole, .* best model"):
         read_sets(replace(config, data=replace(config.data, valid=paths["b"])))
 
@@ -499,6 +527,35 @@ def test_everything_together_and_resumed(folder: Path, capsys: pytest.CaptureFix
         at.calc = EquivCalculator(load(f"{path}/model.safetensors"))
         energies.append(at.get_potential_energy())
     assert energies[0] == energies[1]
+
+
+def test_the_model_gives_an_atom_alone_what_isolated_atoms_have(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of the training files and of a file for E0; a direction that an atom cannot have is told of."""
+    alone = {
+        s: Atoms(s, info={"energy": -1.0, "polarizability": a * np.eye(3)})
+        for s, a in (("H", 0.67), ("O", 0.8))
+    }
+    alone["O"].info["dipole"] = [0.0, 0.0, 0.2]
+    write("more.xyz", [*waters(12, seed=3), alone["O"]])
+    write("atoms.xyz", [alone["H"]])
+    line = ["more.xyz", "--targets", "dipole", "polarizability", "--epochs", "1", *QUICK]
+    line += ["--set", "data.isolated_atoms=atoms.xyz", "--allow-missing"]
+    assert main([*line, "--output", "run"]) == 0, capsys.readouterr().err
+    told = capsys.readouterr().out
+    assert "polarizability of isolated H, O: what the model gives an atom alone" in told
+    assert "WARNING: dipole of isolated O has a direction" in told
+    model = load("run/model.safetensors")
+    for symbol, a in (("H", 0.67), ("O", 0.8)):
+        found = predict(model, from_atoms(Atoms(symbol), model.cutoff)).targets
+        torch.testing.assert_close(
+            found["polarizability"], a * torch.eye(3).reshape(1, 9).double(), rtol=0, atol=1e-9
+        )
+        assert not found["dipole"].any()
+    write("atoms.xyz", [Atoms("H", info={"energy": -1.0, "polarizability": 0.7 * np.eye(3)})])
+    assert main(["--resume", "--output", "run", "--epochs", "2"]) == 1
+    assert "other training and validation frames" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

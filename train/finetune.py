@@ -103,7 +103,7 @@ def begin(start: Potential, sets: Sets, config: Config) -> tuple[Potential, E0Fi
     some = take(train, representatives(train))
     new = [f for f in [*some, *sets.isolated] if f.source not in replay]
     require_known(start, sets.frames, replay)
-    wide = with_targets(extended(copy.deepcopy(start), elements(new)), some, config)
+    wide = with_targets(extended(copy.deepcopy(start), elements(new)), some, config, sets.alone)
     e0 = refit_e0(wide, NewData(new, sets.isolated_given, config.e0), start.statistics.elements, config.fit)
     move = {s: e0.e0[s] - e for s, e in zip(start.statistics.elements, start.statistics.e0, strict=True)}
     moved_sets = {name: moved(sets.frames[name], replay, move) for name in of_old(sets.frames)}

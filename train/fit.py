@@ -106,7 +106,9 @@ def prepare_job(config: Config, directory: Path, ranks: Ranks) -> Job:
         isolated = [f for f in sets.isolated if f.atoms.symbols[0] in symbols]
         e0 = fit_e0([*some, *isolated], symbols, sets.isolated_given, config.e0)
         potential = make_potential(
-            model, measure(some, (samples["train"][int(k)] for k in rows), e0, config.targets), settings
+            model,
+            measure(some, (samples["train"][int(k)] for k in rows), e0, config.targets, sets.alone),
+            settings,
         )
     check_elements(potential, sets.frames)
     potential, why_trains = trainable(potential, settings, before)
@@ -227,6 +229,9 @@ def identity(job: Job) -> dict[str, Any]:
         feed_digest(job.original[name], digest, weights if name == "train" else hashlib.sha256())
     if job.before and job.sets.isolated:  # E0 moves by them
         digest.update(repr([(f.atoms.symbols[0], f.energy) for f in job.sets.isolated]).encode())
+    own = [(f.atoms.symbols[0], n, x.tolist()) for f in job.sets.alone for n, x in f.targets.items()]
+    if own:  # the offsets of their elements
+        digest.update(repr(own).encode())
     return {
         "starting model": sha256(Path(job.config.fit.start)) if job.before else None,
         "training and validation frames": digest.hexdigest(),

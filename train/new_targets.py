@@ -63,7 +63,9 @@ def raised(own: dict[str, Any], start: Potential, config: Config) -> tuple[dict[
     return {**own, "lmax_out": needed}, why
 
 
-def with_targets(potential: Potential, frames: Sequence[Frame], config: Config) -> Potential:
+def with_targets(
+    potential: Potential, frames: Sequence[Frame], config: Config, isolated: Sequence[Frame] = ()
+) -> Potential:
     """The potential with the targets that are asked for: its own heads as they are, new ones with facts of the frames.
 
     Raises:
@@ -73,7 +75,7 @@ def with_targets(potential: Potential, frames: Sequence[Frame], config: Config) 
     if not new and not config.fit.drop_targets:
         return potential
     facts = {one.name: one for one in potential.statistics.targets}
-    facts |= {one.name: one for one in target_facts(frames, potential.statistics.elements, new)}
+    facts |= {one.name: one for one in target_facts(frames, potential.statistics.elements, new, isolated)}
     dials, _ = raised(configuration(potential), potential, config)
     statistics = replace(potential.statistics, targets=tuple(facts[name] for name in asked))
     other = build(dials, statistics, config.fit.seed, potential.dtype)

@@ -158,11 +158,12 @@ def measure(
     samples: Iterable[Sample],
     e0: E0Fit,
     targets: Mapping[str, Target] | None = None,
+    isolated: Sequence[Frame] = (),
 ) -> Statistics:
     """The facts a potential carries: elements, E0, the force RMS as energy scale, mean neighbors, those of targets."""
     names = elements(frames)
     neighbors, scale = measured(samples)
-    facts = target_facts(frames, names, resolved(targets or {}))
+    facts = target_facts(frames, names, resolved(targets or {}), isolated)
     if not labelled(frames).intersection(LABELS):
         e0s = tuple(e0.e0[s] for s in names)
         return Statistics(names, e0s, 1.0, max(neighbors, 1.0), facts, has_energy=False)

@@ -18,13 +18,14 @@ from train.data.keys import Keys, keys
 from train.data.labels import LABELS, NONE
 from train.data.splits import check_split, groups, validation
 from train.data.targets import require_targets
-from train.data.weights import check_weights, has_target, refuse_all_zero, weigh, weight_notes, weights_record
+from train.data.weights import check_weights, refuse_all_zero, weigh, weight_notes, weights_record
 from train.doctor.inspection import inspect, require_clean
 from train.names import set_names
 from train.prepared.found import found_in, require_same
 from train.prepared.read import Prepared, is_prepared, open_prepared
 from train.replay import mix
 from train.target import weights
+from train.target_facts import told_of_isolated
 
 SHOWN = 5  # frame numbers in a warning
 
@@ -38,6 +39,11 @@ class Sets:
     why: tuple[str, ...]
     isolated: list[Frame]  # isolated atoms among the training frames
     isolated_given: list[Frame]  # those of files of their own
+
+    @property
+    def alone(self) -> list[Frame]:
+        """All isolated atoms that say what the model gives one."""
+        return [*self.isolated, *self.isolated_given]
 
 
 def read_sets(config: Config) -> Sets:
@@ -79,14 +85,10 @@ def read_sets(config: Config) -> Sets:
         old = _inspected(old_files, config, texts)
         why.append(mix(sets, [f for f in old if not f.is_isolated_atom], config))
     _require_judge(sets, config)
-    lost = [f for f in isolated if has_target(f)]
-    if lost:
-        why.append(
-            f"{len(lost)} isolated atoms (e.g. {lost[0].name}) have targets, which are not used: they give E0"
-        )
     for name, pattern in set_names(data.test, sets).items():
         sets[name] = _inspected(read_files([pattern], given), config, texts, measured=True)
-    atoms, told = _isolated_given(data)
+    atoms, told = _isolated_given(data, given)
+    why += told_of_isolated([*isolated, *atoms], config.targets)
     return Sets(sets, "\n\n".join(texts), (*why, *told, *_shared(sets)), isolated, atoms)
 
 
@@ -196,12 +198,12 @@ def seen(frames: Sequence[Frame]) -> tuple[list[Frame], list[str]]:
     return [frames[int(k)] for k in rows], [text]
 
 
-def _isolated_given(data: Data) -> tuple[list[Frame], list[str]]:
-    """Isolated atoms of files of their own, of which only the energies are read, and where they come from."""
+def _isolated_given(data: Data, given: Keys) -> tuple[list[Frame], list[str]]:
+    """Isolated atoms of files of their own, of which energies and targets are read, and where they come from."""
     frames: list[Frame] = []
     told = []
     for path in expand(data.isolated_atoms):
-        of_file, (found,) = read_files([path], replace(keys(data), forces=NONE, stress=NONE))
+        of_file, (found,) = read_files([path], replace(given, forces=NONE, stress=NONE))
         bare = next((f for f in of_file if f.energy is None), None)
         if bare:
             raise ValueError(f"{bare.name}: an isolated atom without an energy; complete or remove it")

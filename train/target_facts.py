@@ -14,25 +14,65 @@ from train.config import Config, Fit
 from train.data.dataset import Frame
 from train.data.labels import LABELS
 from train.data.targets import UNITS
-from train.target import Target
+from train.target import Target, resolved
 
 Array = NDArray[np.float64]
 RIDGE = 1e-4  # pull of offsets that the compositions do not determine to their mean
+DIRECTED = 1e-3  # in units of the target; what an atom alone has of l > 0 and is no rounding
 NOTHING = 1e-12  # of the largest label; a scalar that varies less is the offset alone
 
 
 def target_facts(
-    frames: Sequence[Frame], elements: Sequence[str], targets: Mapping[str, Target]
+    frames: Sequence[Frame],
+    elements: Sequence[str],
+    targets: Mapping[str, Target],
+    isolated: Sequence[Frame] = (),
 ) -> tuple[TargetFacts, ...]:
-    """Facts of the targets of the training frames.
+    """Facts of the targets of the training frames; invariants of `isolated` atoms are the offsets of their elements.
 
     Raises:
         ValueError: a target that no frame has.
     """
-    return tuple(_facts(name, target, frames, elements) for name, target in targets.items())
+    alone = {name: _alone(name, target, isolated) for name, target in targets.items()}
+    return tuple(_facts(name, target, frames, elements, alone[name]) for name, target in targets.items())
 
 
-def _facts(name: str, target: Target, frames: Sequence[Frame], elements: Sequence[str]) -> TargetFacts:
+def _alone(name: str, target: Target, isolated: Sequence[Frame]) -> dict[str, Array]:
+    """Element -> what its isolated atoms have of a target (1, dim), on average."""
+    found: dict[str, list[Array]] = {}
+    for f in isolated:
+        if name in f.targets and np.isfinite(f.targets[name]).all():
+            found.setdefault(str(f.atoms.symbols[0]), []).append(_irreps(f.targets[name], target))
+    return {symbol: np.mean(rows, axis=0) for symbol, rows in found.items()}
+
+
+def _irreps(value: Array, target: Target) -> Array:
+    """A value (n, dim) in the order of its irreps."""
+    return value @ tensor_basis().numpy().T if target.irreps == TENSOR else value
+
+
+def told_of_isolated(isolated: Sequence[Frame], targets: Mapping[str, Target]) -> list[str]:
+    """What becomes of the targets of isolated atoms, in words."""
+    said = []
+    for name, target in resolved(targets).items():
+        alone = _alone(name, target, isolated)
+        invariant = np.concatenate([[ir.l == 0] * mul * ir.dim for mul, ir in layout(target.irreps)])
+        if alone and invariant.any():
+            said.append(f"{name} of isolated {', '.join(sorted(alone))}: what the model gives an atom alone")
+        odd = sorted(
+            s for s, value in alone.items() if np.abs(value[:, ~invariant]).max(initial=0.0) > DIRECTED
+        )
+        if odd:
+            said.append(
+                f"WARNING: {name} of isolated {', '.join(odd)} has a direction, which an atom alone has not; the model "
+                "gives it none: look at the origin of the calculation, or remove the label"
+            )
+    return said
+
+
+def _facts(
+    name: str, target: Target, frames: Sequence[Frame], elements: Sequence[str], alone: Mapping[str, Array]
+) -> TargetFacts:
     have = [f for f in frames if np.isfinite(f.targets[name]).any()]
     if not have:
         raise ValueError(f"no training frame has the target {name}; give frames with it, or leave it out")
@@ -40,8 +80,7 @@ def _facts(name: str, target: Target, frames: Sequence[Frame], elements: Sequenc
     labels = np.concatenate([f.targets[name] for f in have])
     known = np.isfinite(labels).all(axis=1)
     counts, labels = counts[known], labels[known]
-    if target.irreps == TENSOR:
-        labels = labels @ tensor_basis().numpy().T
+    labels = _irreps(labels, target)
     n_atoms = counts.sum(axis=1) if target.per == "structure" else np.ones(len(counts))
     fractions = counts / counts.sum(axis=1, keepdims=True)
     offsets, scales, at = [], [], 0
@@ -49,7 +88,8 @@ def _facts(name: str, target: Target, frames: Sequence[Frame], elements: Sequenc
         width = mul * ir.dim
         block = labels[:, at : at + width]
         if ir.l == 0:
-            offset = _fitted(fractions, block / n_atoms[:, None])
+            own = {elements.index(s): v[0, at : at + width] for s, v in alone.items() if s in elements}
+            offset = _fitted(fractions, block / n_atoms[:, None], own)
             offsets.append(offset)
             block = block - n_atoms[:, None] * (fractions @ offset)
         size = float(np.sqrt(np.mean(block**2 / n_atoms[:, None])))
@@ -69,9 +109,20 @@ def _counts(frame: Frame, elements: Sequence[str], per: str) -> Array:
     return found
 
 
-def _fitted(fractions: Array, values: Array) -> Array:
-    """(n_elements, n): least squares of values (rows, n) by fractions of elements; what these do not determine stays at
-    the mean, as for E0."""
+def _fitted(fractions: Array, values: Array, known: Mapping[int, Array]) -> Array:
+    """(n_elements, n): least squares of values (rows, n) by fractions of elements, beside those of `known` columns;
+    what these do not determine stays at the mean, as for E0."""
+    if known:
+        rest = np.setdiff1d(np.arange(fractions.shape[1]), list(known))
+        left = values - sum(fractions[:, [k]] * own for k, own in known.items())
+        part = fractions[:, rest].sum(axis=1, keepdims=True)
+        rows = part[:, 0] > 0
+        found = np.zeros((fractions.shape[1], values.shape[1]))
+        if len(rest) and rows.any():  # values per atom of the elements that are not known
+            found[rest] = _fitted(fractions[rows][:, rest] / part[rows], left[rows] / part[rows], {})
+        for k, own in known.items():
+            found[k] = own
+        return found
     mean = values.mean(axis=0)
     matrix = fractions.T @ fractions / len(fractions) + RIDGE * np.eye(fractions.shape[1])
     right = fractions.T @ (values - mean) / len(fractions)
