@@ -95,6 +95,41 @@ def places(sets: list[object]) -> set[tuple[str, int]]:
     return {(f.source, f.index) for f in sets}  # type: ignore[attr-defined]
 
 
+def test_nearly_equal_structures_in_files_of_two_sets_are_named(tmp_path: Path) -> None:
+    """Turned, shifted and moved by a thousandth of an Å; not those of old and new frames, which train together."""
+    rows = {
+        "train": [labelled("CH3OH", k) for k in range(12)],
+        "valid": [labelled("CH3OH", 50 + k) for k in range(4)],
+    }
+    rows |= {
+        "test": [labelled("CH3OH", 70 + k) for k in range(6)],
+        "old": [labelled("CH3OH", 90 + k) for k in range(5)],
+    }
+
+    def like(atoms: Atoms) -> Atoms:
+        other = atoms.copy()
+        other.rotate(40, "z")
+        other.positions += np.random.default_rng(0).normal(scale=3e-4, size=other.positions.shape) + 1.0
+        other.calc = SinglePointCalculator(other, energy=-61.0, forces=np.ones((len(atoms), 3)))
+        return other
+
+    rows["test"][2], rows["test"][3] = like(rows["train"][7]), rows["train"][8].copy()
+    rows["test"][3].calc = rows["train"][8].calc
+    rows["valid"][1], rows["old"][4] = like(rows["old"][0]), like(rows["train"][3])
+    paths = {name: (save(tmp_path / f"{name}.xyz", some),) for name, some in rows.items()}
+    why = read_sets(Config(data=Data(train=paths["train"], valid=paths["valid"], test=paths["test"]))).why
+    (near,) = [text for text in why if "within 0.01 Å" in text]
+    assert (
+        f"1 of 6 test structures are within 0.01 Å of train structures: {paths['test'][0]}, frame 2 (the first"
+        in near
+    )
+    (exact,) = [text for text in why if "are also train structures" in text]
+    assert "frame 3" in exact
+    data = Data(train=paths["train"], valid=paths["valid"], replay=paths["old"])
+    (near,) = [text for text in read_sets(Config(data=data)).why if "within 0.01 Å" in text]
+    assert "1 of 5 --replay structures are within 0.01 Å of valid structures" in near
+
+
 def test_several_files_are_one_set(tmp_path: Path) -> None:
     """Patterns and files of three formats; the label report speaks of each where they differ."""
     for part in range(2):

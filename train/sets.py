@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -20,14 +19,13 @@ from train.data.splits import check_split, groups, validation
 from train.data.targets import require_targets
 from train.data.weights import check_weights, refuse_all_zero, weigh, weight_notes, weights_record
 from train.doctor.inspection import inspect, require_clean
+from train.leaks import OLD, Reports, nearly_shared, shared
 from train.names import set_names
 from train.prepared.found import found_in, require_same
 from train.prepared.read import Prepared, is_prepared, open_prepared
 from train.replay import mix
 from train.target import weights
 from train.target_facts import told_of_isolated
-
-SHOWN = 5  # frame numbers in a warning
 
 
 @dataclass(frozen=True)
@@ -55,13 +53,13 @@ def read_sets(config: Config) -> Sets:
     data, given = config.data, keys(config.data, config.targets)
     check_split(data)
     expand([*data.train, *data.valid, *data.test, *data.isolated_atoms, *data.replay])  # no file in two sets
-    texts: list[str] = []
+    reports: Reports = {}
     files = read_files(data.train, given)
     require_targets(given, files[1])
     old_files = read_files(data.replay, given) if data.replay else ([], [])
     both = (files[0], old_files[0])
     check_weights(config.weights, (kind for frames in both for kind, _ in kinds(frames)))
-    everything = _inspected(files, config, texts)
+    everything = _inspected(files, config, reports, "train")
     single = [int(k) for k in np.flatnonzero(sizes(everything) == 1) if everything[int(k)].is_isolated_atom]
     isolated = [everything[k] for k in single]
     rest = take(everything, np.delete(np.arange(len(everything)), single)) if single else everything
@@ -72,7 +70,10 @@ def read_sets(config: Config) -> Sets:
     sets: dict[str, Sequence[Frame]] = {}
     why = []
     if data.valid:
-        sets["train"], sets["valid"] = rest, _inspected(read_files(data.valid, given), config, texts)
+        sets["train"], sets["valid"] = (
+            rest,
+            _inspected(read_files(data.valid, given), config, reports, "valid"),
+        )
     elif len(rest) == 1:
         sets["train"] = sets["valid"] = rest
         why.append(
@@ -82,14 +83,15 @@ def read_sets(config: Config) -> Sets:
         sets["train"], sets["valid"], reason = _split(rest, data, config.fit.seed)
         why.append(reason)
     if data.replay:
-        old = _inspected(old_files, config, texts)
+        old = _inspected(old_files, config, reports, OLD)
         why.append(mix(sets, [f for f in old if not f.is_isolated_atom], config))
     _require_judge(sets, config)
     for name, pattern in set_names(data.test, sets).items():
-        sets[name] = _inspected(read_files([pattern], given), config, texts, measured=True)
+        sets[name] = _inspected(read_files([pattern], given), config, reports, name)
     atoms, told = _isolated_given(data, given)
     why += told_of_isolated([*isolated, *atoms], config.targets)
-    return Sets(sets, "\n\n".join(texts), (*why, *told, *_shared(sets)), isolated, atoms)
+    texts = "\n\n".join(report.text for _, report in reports.values())
+    return Sets(sets, texts, (*why, *told, *shared(sets), *nearly_shared(reports)), isolated, atoms)
 
 
 def _require_judge(sets: dict[str, Sequence[Frame]], config: Config) -> None:
@@ -150,19 +152,19 @@ def _prepared(path: str, paths: Sequence[str], given: Keys) -> tuple[Sequence[Fr
 
 
 def _inspected(
-    files: tuple[Sequence[Frame], list[Found]], config: Config, texts: list[str], measured: bool = False
+    files: tuple[Sequence[Frame], list[Found]], config: Config, reports: Reports, name: str
 ) -> Sequence[Frame]:
-    """The frames with their weights, inspected together; the label report joins `texts`.
+    """The frames with their weights, inspected together; the label report joins the others.
 
-    Frames to be `measured` on keep every label: there a weight of 0 only explains why one is missing.
+    Frames of tests keep every label: there a weight of 0 only explains why one is missing.
     """
     frames, found = files
-    frames, notes = _weighed(frames, config, measured)
+    frames, notes = _weighed(frames, config, name not in ("train", "valid", OLD))
     looked_at, sampled = seen(frames)
     found = [replace(found[0], notes=(*found[0].notes, *notes, *sampled)), *found[1:]]
     report = inspect(looked_at, found, allow_missing=config.data.allow_missing)
     require_clean(report)
-    texts.append(report.text)
+    reports[name] = looked_at, report
     return frames
 
 
@@ -255,27 +257,6 @@ def _how(frames: Sequence[Frame], data: Data) -> str:
     if data.group_key:
         way = f"whole groups of {len(set(groups(frames, data.group_key)))} by {data.group_key}, "
     return f"{way}fold {data.fold} of {data.folds}, made" if data.folds else f"{way}chosen"
-
-
-def _shared(sets: dict[str, Sequence[Frame]]) -> list[str]:
-    """A warning for any two sets that hold the same structures; later sets are blamed."""
-    marks = {name: prints(frames) for name, frames in sets.items()}
-    warnings = []
-    for one, other in combinations(sets, 2):
-        if sets[one] is sets[other]:
-            continue
-        both = np.flatnonzero(np.isin(marks[other], marks[one]))
-        if not len(both):
-            continue
-        shown = [sets[other][int(k)] for k in both[:SHOWN]]
-        first = sets[one][int(np.flatnonzero(marks[one] == marks[other][both[0]])[0])]
-        listed = ", ".join(str(f.index) for f in shown) + (", ..." if len(both) > SHOWN else "")
-        warnings.append(
-            f"WARNING: {len(both)} of {len(sets[other])} {other} structures are also {one} structures: "
-            f"{shown[0].source}, frame{'s' * (len(both) > 1)} {listed} (the first is frame {first.index} of "
-            f"{first.source}); errors on them say nothing about new structures, remove them from one of the sets"
-        )
-    return warnings
 
 
 def split_record(sets: Sets, config: Config) -> dict[str, Any]:

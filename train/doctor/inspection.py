@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from train.data.dataset import Found, Frame, is_virial
+from train.data.dataset import Array, Found, Frame, is_virial
 from train.data.keys import Keys
 from train.doctor import (
     agreement,
@@ -54,6 +54,12 @@ class LabelReport:
     findings: tuple[Finding, ...] = ()  # the same and the notes, with their frames
     measured: Measured | None = None
     rows: tuple[tuple[str, str], ...] = ()  # of the table
+
+    @property
+    def signature(self) -> Array:
+        """Of each frame (`geometry.Geometry`)."""
+        assert self.measured is not None  # `inspect` always leaves it
+        return self.measured.geometry.signature
 
 
 def require_clean(report: LabelReport) -> None:

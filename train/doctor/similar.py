@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 
 import numpy as np
@@ -132,22 +132,45 @@ def within(frames: Sequence[Frame], pairs: Sequence[tuple[int, int]]) -> Iterato
 
 def across(sets: dict[str, Sequence[Frame]], signatures: dict[str, Array]) -> Iterator[Finding]:
     """Structures of one set that another holds as well, exactly or nearly; later sets are blamed."""
-    names = list(sets)
-    frames = [f for name in names for f in sets[name]]
-    owner = np.repeat(np.arange(len(names)), [len(sets[name]) for name in names])
-    shared: dict[tuple[int, int], dict[int, int]] = {}
-    for i, j in near_pairs(frames, np.concatenate([signatures[name] for name in names])):
-        if owner[i] != owner[j]:
-            shared.setdefault((int(owner[i]), int(owner[j])), {}).setdefault(j, i)
-    for (one, other), both in shared.items():
-        later = [frames[j] for j in both]
-        exact = sum(fingerprint(frames[i]) == fingerprint(frames[j]) for j, i in both.items())
-        j, i = next(iter(both.items()))
+    for (one, other), both in _shared(sets, signatures).items():
+        later = [b for _, b in both]
+        exact = sum(fingerprint(a) == fingerprint(b) for a, b in both)
         yield warning(
             "shared structures",
-            f"{len(later)} of {len(sets[names[other]])} {names[other]} structures are also {names[one]} "
+            f"{len(later)} of {len(sets[other])} {other} structures are also {one} "
             f"structures, {exact} exactly and {len(later) - exact} within {NEAR} Å: {later[0].source}, "
-            f"{numbered(later)} (the first is {frames[i].name}); errors on them say nothing about new "
+            f"{numbered(later)} (the first is {both[0][0].name}); errors on them say nothing about new "
             "structures: remove them from one of the sets",
             later,
         )
+
+
+def nearly_across(
+    sets: dict[str, list[Frame]], signatures: dict[str, Array], together: Sequence[str] = ()
+) -> list[str]:
+    """A sentence on any two sets that share nearly, not exactly, equal structures; sets that stand `together` may."""
+    told = []
+    for (one, other), pairs in _shared(sets, signatures).items():
+        both = [(a, b) for a, b in pairs if fingerprint(a) != fingerprint(b)]
+        if both and not {one, other} <= set(together):
+            later = [b for _, b in both]
+            told.append(
+                f"{len(later)} of {len(sets[other])} {other} structures are within {NEAR} Å of {one} structures: "
+                f"{later[0].source}, {numbered(later)} (the first is {both[0][0].name}); errors on them say little "
+                "about new structures, remove them from one of the sets"
+            )
+    return told
+
+
+def _shared(
+    sets: Mapping[str, Sequence[Frame]], signatures: dict[str, Array]
+) -> dict[tuple[str, str], list[tuple[Frame, Frame]]]:
+    """For any two sets the frames of the later one that the earlier one has as well, each after one that it is like."""
+    names = list(sets)
+    frames = [f for name in names for f in sets[name]]
+    owner = np.repeat(np.arange(len(names)), [len(sets[name]) for name in names])
+    shared: dict[tuple[str, str], dict[int, int]] = {}
+    for i, j in near_pairs(frames, np.concatenate([signatures[name] for name in names])):
+        if owner[i] != owner[j]:
+            shared.setdefault((names[owner[i]], names[owner[j]]), {}).setdefault(j, i)
+    return {key: [(frames[i], frames[j]) for j, i in both.items()] for key, both in shared.items()}
