@@ -42,11 +42,12 @@ from train.step import train_step
 from train.stream import feeding
 
 RESULTS = ROOT / "docs" / "results" / "pipeline.json"
-PARTS = ("overhead", "storage", "qm9_graphs", "text_prepare", "qm9_prepare", "qm9_stream", "qm9_epoch",
+PARTS = ("overhead", "paired", "storage", "qm9_graphs", "text_prepare", "qm9_prepare", "qm9_stream", "qm9_epoch",
          "million_prepare", "million_stream", "million_text")  # fmt: skip
 TEXT_FRAMES = 20_000
 EPOCH_DIALS = {"channels": 4, "message_channels": 4, "vector_channels": 2, "lmax": 1, "correlation": 2}
 EPOCH_BATCH = 16
+PAIRS, BLOCK = 30, 10  # of blocks of steps, ready and streamed in turns
 PLACES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of an epoch
 
 
@@ -129,10 +130,9 @@ def make_job(path: Path, model: Mapping[str, Any] | None = None, **fit: Any) -> 
     return prepare_job(config, Path("unused"), Ranks())
 
 
-def overhead(work: Path, source: Path) -> dict[str, Any]:
-    """CPU ms of the pipeline and of a training step for batches of three kinds of structures, small."""
+def three_jobs(work: Path, source: Path) -> Iterator[tuple[str, Job]]:
+    """Runs on prepared sets of three kinds of structures, made ready."""
     data = ROOT / "data"
-    rows = {}
     sets: dict[str, Any] = {
         "QM9, 4 molecules": qm9(source, 400),
         "acetylacetone, 5 molecules": data / "acac" / "train_300K.xyz.xz",
@@ -145,7 +145,51 @@ def overhead(work: Path, source: Path) -> dict[str, Any]:
             prepare_files([str(frames)], path, Keys(), tell=lambda _: None)
         else:
             write_frames(path, frames)
-        job = make_job(path, batch_size=int(name.split()[1]))
+        yield name, make_job(path, batch_size=int(name.split()[1]))
+
+
+def paired(work: Path, source: Path) -> dict[str, Any]:
+    """What streaming by the default worker adds to the process that trains, for three kinds of structures."""
+    return {"workers": 1, "batches": {name: in_turns(job) for name, job in three_jobs(work, source)}}
+
+
+def in_turns(job: Job) -> dict[str, Any]:
+    """CPU ms of a training step whose samples are ready, and of one that a worker feeds, in turns."""
+    run, fit = start(job.potential, job.config.fit), job.config.fit
+    batches = epoch_batches(np.ones(len(job.task.train)), fit, 0)[:BLOCK]
+    ready = [[job.task.train[int(k)] for k in index] for index in batches]
+    times: dict[str, list[float]] = {"ready": [], "streamed": []}
+    with feeding(job.task.train, 1) as fetch:
+        steps: dict[str, Callable[[], Any]] = {
+            "ready": lambda: [train_step(run, s, fit, 1e-3) for s in ready],
+            "streamed": lambda: [train_step(run, s, fit, 1e-3) for s in fetch(batches)],
+        }
+        for k in range(PAIRS + 1):
+            for kind in (("ready", "streamed"), ("streamed", "ready"))[k % 2]:
+                seconds = cpu(steps[kind])
+                if k:  # the first pair warms up
+                    times[kind].append(1e3 * seconds / BLOCK)
+    ready_ms, collate_ms = (
+        np.median(times["ready"]),
+        1e3 * cpu(lambda: [batch(s, "cpu") for s in ready], 5) / BLOCK,
+    )
+    ratio = np.array(times["streamed"]) / np.array(times["ready"])
+    return {
+        "pairs": PAIRS,
+        "steps_each": BLOCK,
+        "ready_ms": float(ready_ms),
+        "streamed_ms": float(np.median(times["streamed"])),
+        "collate_ms": collate_ms,
+        "ratio_median": float(np.median(ratio)),
+        "ratio_quartiles": np.quantile(ratio, [0.25, 0.75]).tolist(),
+        "overhead_fraction": float(np.median(ratio) - 1 + collate_ms / ready_ms),
+    }
+
+
+def overhead(work: Path, source: Path) -> dict[str, Any]:
+    """CPU ms of the pipeline and of a training step for batches of three kinds of structures, small."""
+    rows = {}
+    for name, job in three_jobs(work, source):
         run, fit = start(job.potential, job.config.fit), job.config.fit
         batches = epoch_batches(np.ones(len(job.task.train)), fit, 0)[:60]
         ready = [[job.task.train[k] for k in index] for index in batches]
@@ -361,9 +405,9 @@ def measure(part: str, work: Path, args: argparse.Namespace) -> dict[str, Any]:
         synthetic_text(work / "text.xyz", TEXT_FRAMES)
     if part == "million_text":
         synthetic_text(work / "million-text.xyz", args.million)
-    if part not in ("overhead", "storage", "qm9_graphs"):
+    table = {"overhead": overhead, "paired": paired, "storage": storage, "qm9_graphs": qm9_graphs}
+    if part not in table:
         return watched(*options, "--stage", part)
-    table = {"overhead": overhead, "storage": storage, "qm9_graphs": qm9_graphs}
     return table[part](work, args.qm9)
 
 

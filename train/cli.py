@@ -14,6 +14,7 @@ from train.names import set_name
 from train.options import add_feeding, add_files, add_labels, add_start, add_targets, data_settings
 from train.toml import parse_assignment, read_toml, update
 
+OF_DATA = ("folds", "fold", "replay", "replay_weight")
 EXAMPLES = """examples:
   potential-train train.xyz
   potential-train train.xyz --test test.xyz --minutes 10 --output water
@@ -136,10 +137,7 @@ def configuration(args: argparse.Namespace) -> tuple[Config, Path]:
         {"epochs": args.epochs or 0, "minutes": args.minutes or 0.0} if args.epochs or args.minutes else {}
     )
     options: dict[str, dict[str, Any]] = {
-        "data": {
-            **data_settings(args),
-            **{name: getattr(args, name) for name in ("folds", "fold", "replay", "replay_weight")},
-        },
+        "data": {**data_settings(args), **{name: getattr(args, name) for name in OF_DATA}},
         "model": {"preset": args.preset, "network": args.network},
         "log": {"to": args.log},
         "targets": {name: {} for name in args.targets},
