@@ -103,6 +103,18 @@ def test_every_fault_is_named(
     assert any(re.search(words, text) and at == rows for text, at in found), found
 
 
+@pytest.mark.parametrize(("factor", "said_so"), [(1.0, False), (6.0, False), (0.07, True)])
+def test_crystals_are_at_least_as_polarizable_as_their_atoms(factor: float, said_so: bool) -> None:
+    frames = [
+        replace(f, atoms=Atoms(f.atoms, cell=[3, 3, 3], pbc=True))
+        for f in with_(made(), "polarizability", lambda _, x: factor * x)
+    ]
+    assert (
+        any("and the other cells: their polarizabilities are 0.07" in text for text, _ in said(frames))
+        == said_so
+    )
+
+
 def test_a_dipole_that_vanishes_by_symmetry_is_no_fault() -> None:
     frames = [
         Frame(molecule("CO2"), -5.0, None, None, "made.xyz", N + k,

@@ -201,15 +201,21 @@ def _polarizabilities(have: Sequence[Frame], molecules: Sequence[Frame]) -> Iter
             f"{len(have)} frames ({numbered(odd)}); wrong sign, order of components, or another quantity",
             odd,
         )
-    rows = [f for f in molecules if POLARIZABILITY.keys() >= set(f.atoms.symbols)]
-    if len(rows) < FEW:
-        return
-    expected = np.array([sum(POLARIZABILITY[s] for s in f.atoms.symbols) for f in rows])
-    ratio = float(np.median([f.targets["polarizability"][0, [0, 4, 8]].mean() for f in rows] / expected))
-    if not 1 / SAME_SIZE < ratio < SAME_SIZE:
-        yield warning(
-            CHECK,
-            f"{rows[0].name} and the other molecules: their polarizabilities are {ratio:.3g} times those of their "
-            f"atoms (median); is targets.polarizability.unit right ({', '.join(UNITS['polarizability'])})?",
-            rows,
-        )
+    for what, rows, most in (("molecules", molecules, SAME_SIZE), ("cells", _cells(have), np.inf)):
+        rows = [f for f in rows if POLARIZABILITY.keys() >= set(f.atoms.symbols)]
+        if len(rows) < FEW:
+            continue
+        expected = np.array([sum(POLARIZABILITY[s] for s in f.atoms.symbols) for f in rows])
+        ratio = float(np.median([f.targets["polarizability"][0, [0, 4, 8]].mean() for f in rows] / expected))
+        if not 1 / SAME_SIZE < ratio < most:
+            yield warning(
+                CHECK,
+                f"{rows[0].name} and the other {what}: their polarizabilities are {ratio:.3g} times those of their "
+                f"atoms (median); is targets.polarizability.unit right ({', '.join(UNITS['polarizability'])})?",
+                rows,
+            )
+
+
+def _cells(frames: Sequence[Frame]) -> list[Frame]:
+    """Crystals and liquids, in which atoms are at least as polarizable as in molecules."""
+    return [f for f in frames if f.atoms.pbc.all()]
