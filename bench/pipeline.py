@@ -317,28 +317,34 @@ def _prepared(path: Path, seconds: float) -> dict[str, Any]:
 
 
 def stage_stream(path: Path, steps: int) -> dict[str, Any]:
-    """Steps of one epoch at several of its places, with one worker; CPU ms of a step and of waiting for its samples."""
+    """Steps of one epoch at several of its places, with one worker; CPU ms of a step and of waiting for its samples.
+    Steps of a new run on one batch, in turns with them, tell a slower machine from a slower run."""
     begun = time.process_time()
     job = make_job(path, workers=1)
     fit, ready = job.config.fit, time.process_time() - begun
     run = start(job.potential, fit)
     batches = epoch_batches(np.ones(len(job.task.train)), fit, 0)
     places = {}
+    fixed = [job.task.train[int(k)] for k in batches[0]]
     with feeding(job.task.train, 1) as fetch:
         for place in PLACES:
             first = int(place * (len(batches) - steps))
             some = batches[first : first + steps]
-            times = []
+            times, reference = [], []
+            fresh = start(copy.deepcopy(job.potential), fit)
+            for _ in range(10):  # its first steps are slower
+                train_step(fresh, fixed, fit, 0.1)
             before = time.process_time()
             for samples in fetch(some):
                 train_step(run, samples, fit, 0.1)
-                now = time.process_time()
-                times.append(now - before)
-                before = now
+                times.append(time.process_time() - before)
+                reference.append(cpu(lambda: train_step(fresh, fixed, fit, 0.1)))  # noqa: B023
+                before = time.process_time()
             atoms = sum(len(job.sets.frames["train"][int(k)].atoms) for index in some for k in index)
             places[f"batch {first}"] = {
                 "median_ms": 1e3 * float(np.median(times)),
                 "ms_per_atom": 1e3 * sum(times) / atoms,
+                "reference_ms": 1e3 * float(np.median(reference)),
             }
     frames = job.sets.frames["train"]
     order = np.random.default_rng(1).permutation(len(frames))[:1000]
