@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
+from train.linear.settings import Linear
 from train.option import check_values, option, suggest
 from train.target import Target
 
@@ -244,6 +245,7 @@ class Config:
     e0: Mapping[str, float] = field(default_factory=dict)  # symbol -> eV of the isolated atom, where given
     targets: Mapping[str, Target] = field(default_factory=dict)  # beside the energy, by name
     log: Log = field(default_factory=Log)
+    linear: Linear = field(default_factory=Linear)
 
 
 # Every section, and those of them whose settings are the fields of a dataclass.

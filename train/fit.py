@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from potential import __version__
-from potential.checkpoint import save
 from potential.model import Potential
-from train.batches import Sample
+from potential.networks import LINEAR
 from train.buckets import epoch_batches
 from train.budget import OWN, budget_text, costs
 from train.columns import Names, kinds, representatives, sizes, take
@@ -20,14 +17,15 @@ from train.config import Config, Log, check
 from train.data.weights import weights_record
 from train.directory import check_directory, from_anywhere, write_text
 from train.display import Display, duration
-from train.evaluate import errors_text, write_predictions
 from train.find_lr import range_test, write_range_test
-from train.finetune import adopt, begin, errors_before, read_start, trainable, with_energies
+from train.finetune import adopt, begin, read_start, trainable, with_energies
+from train.finish import Outcome, Ready, leave
+from train.linear.fit import fit_linear
 from train.loop import Task, continue_run, run_epochs
 from train.lowrank import ordinary
 from train.optimizers import require_optimizer
-from train.origin import command, now, session, sessions, sha256
-from train.parallel import Ranks, joined, predict_all
+from train.origin import session, sessions, sha256
+from train.parallel import Ranks, joined
 from train.plan import (
     check_elements,
     choose_fit,
@@ -40,35 +38,21 @@ from train.plan import (
     seconds_per_step,
 )
 from train.prepared.found import completed
-from train.report.breakdown import breakdown, breakdown_text
-from train.report.page import draw
-from train.report.run_directory import read_predictions
-from train.report.worst import write_worst
 from train.resources import resources
 from train.run import Run, fit_settings, start
 from train.schedule import make_plan
-from train.sets import Sets, read_sets, split_record
-from train.statistics import GIVEN, ISOLATED, E0Fit, fit_e0
+from train.sets import read_sets, split_record
+from train.statistics import GIVEN, ISOLATED, fit_e0
 from train.stream import choose_workers, feed_digest, make_samples, n_atoms, with_edges, with_unit_weights
 from train.toml import to_toml
 from train.tracking import require, tracking
 
 
 @dataclass(frozen=True)
-class Job:
+class Job(Ready):
     """A run made ready: every choice made, nothing trained or written yet."""
 
-    config: Config
-    directory: Path
-    sets: Sets
-    samples: Mapping[str, Sequence[Sample]]
-    original: Mapping[str, Sequence[Sample]]  # the same with the energies that were read
-    potential: Potential
-    e0: E0Fit
     task: Task
-    display: Display
-    why: tuple[str, ...]
-    before: Potential | None  # the potential it starts from
 
 
 def prepare_job(config: Config, directory: Path, ranks: Ranks) -> Job:
@@ -130,7 +114,7 @@ def prepare_job(config: Config, directory: Path, ranks: Ranks) -> Job:
     sampled = (f"E0, scale and neighbors measured on {len(rows)} of {len(train)} training frames",)
     text = (*sampled * (len(rows) < len(train)), _estimate(potential, task, ranks.size))
     why = (*sets.why, *why_model, *why_workers, *why_edges, *why_fit, *why_trains, e0.text, *text)
-    return Job(config, directory, sets, samples, original, potential, e0, task, display, why, before)
+    return Job(config, directory, sets, samples, original, potential, e0, display, why, before, task)
 
 
 def _estimate(potential: Potential, task: Task, size: int) -> str:
@@ -164,6 +148,8 @@ def fit(config: Config, directory: Path, resume: bool = False, only: str = "") -
         ValueError: anything wrong with files, labels, settings or the directory; nothing is half-written then.
     """
     require(config.log)
+    if config.model.get("network") in LINEAR:
+        return fit_linear(config, directory, resume, only)
     with joined(config.fit.device) as ranks:
         with ranks.together():
             if ranks.first and not only:
@@ -246,53 +232,8 @@ def identity(job: Job) -> dict[str, Any]:
 
 
 def finish(run: Run, job: Job) -> dict[str, Any]:
-    """Save the best model, its predictions and errors on every set, plots and report; print the table."""
-    potential, fit = job.potential, job.config.fit
-    potential.load_state_dict(run.best_weights)
-    potential = ordinary(potential)
-    table, predictions, told = predict_all(run.ranks, potential, job.samples, fit.device)
-    earlier, unknown = (
-        errors_before(job.before, job.sets.frames, job.original, run.ranks) if job.before else ({}, "")
-    )
-    if not run.ranks.first:
-        return {"errors": table}
-    save(potential, job.directory / "model.safetensors", notes={"errors": table, "epoch": run.best_epoch})
-    kept = {name: (p, take(job.sets.frames[name], rows)) for name, (p, rows) in predictions.items()}
-    facts = potential.statistics.targets
-    write_predictions(job.directory / "predictions.h5", kept, facts)
-    sets = sorted(
-        read_predictions(job.directory / "predictions.h5"), key=lambda one: list(table).index(one.name)
-    )
-    write_worst(job.directory / "worst.xyz", sets, lambda name, row: kept[name][1][row].atoms)
-    parts = breakdown(sets)
-    summary = {
-        "command": command(),
-        "date": now(),
-        "version": __version__,
-        "seed": fit.seed,
-        "preset": job.config.model.get("preset"),
-        "parameters": sum(p.numel() for p in potential.parameters()),
-        "seconds": round(run.seconds, 1),
-        "why": [*job.why, *told],
-        "labels": job.sets.labels,
-        "e0": job.e0.e0,
-        "e0_sources": job.e0.sources,
-        "split": split_record(job.sets, job.config)["how"],
-        "weights": weights_record(kinds(job.sets.frames["train"])),
-        "errors": table,
-        "targets": [{k: getattr(one, k) for k in ("name", "irreps", "per", "unit")} for one in facts],
-        "errors_before": earlier,
-        "no_errors_before": unknown,
-        "sessions": sessions(job.directory),
-        **parts,
-        "resources": resources(run, job.display.atoms_per_step, fit.device),
-    }
-    write_text(job.directory / "summary.json", json.dumps(summary, indent=1))
-    files = draw(job.directory)
-    if job.before:
-        tables = [errors_text(earlier, facts)] * bool(earlier) + [f"\n{unknown}\n"] * bool(unknown)
-        job.display.say(f"\nbefore, with {job.config.fit.start}:{''.join(tables)}after:")
-    job.display.say("\n".join(part for part in (errors_text(table, facts), breakdown_text(parts)) if part))
-    job.display.say(f"best model: epoch {run.best_epoch}, {job.directory / 'model.safetensors'}")
-    job.display.say("look at: " + ", ".join(str(path) for path in files.values()))
-    return summary
+    """The best model, and what it leaves; see `train.finish`."""
+    job.potential.load_state_dict(run.best_weights)
+    used = resources(run, job.display.atoms_per_step, job.config.fit.device)
+    outcome = Outcome(ordinary(job.potential), run.seconds, used, run.best_epoch)
+    return leave(job, outcome, run.ranks)

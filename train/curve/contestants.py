@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from potential.networks import NETWORKS
+from potential.networks import LINEAR, NETWORKS
 from train.option import suggest
 from train.toml import parse_assignment
 
-NETWORK = "network"  # the fitter of all of NETWORKS: potential-train
+NETWORK = "network"  # the fitter of NETWORKS: potential-train ...
+LINEAR_MODEL = "linear"  # ... and of those of them that are linear: least squares
 
 # name -> settings of potential-train, beyond what was given to all
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -67,10 +68,13 @@ def contestant(text: str) -> Contestant:
         if not equals or not key:
             raise ValueError(f"{text}: expected {name}:dial=value, for example {name}:cutoff=5.0")
         section, dial_name, value = parse_assignment(dial if "." in key else f"model.{dial}")
-        if section not in ("model", "fit"):
-            raise ValueError(f"{text}: a model has settings of [model] and [fit], not of [{section}]")
+        if section not in ("model", "fit", "linear"):
+            raise ValueError(
+                f"{text}: a model has settings of [model], [fit] and [linear], not of [{section}]"
+            )
         settings[f"{section}.{dial_name}"] = value
-    return Contestant(text, OTHERS.get(name, NETWORK), settings)
+    fitter = LINEAR_MODEL if settings.get("model.network") in LINEAR else NETWORK
+    return Contestant(text, OTHERS.get(name, fitter), settings)
 
 
 def contestants(texts: Sequence[str]) -> list[Contestant]:

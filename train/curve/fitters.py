@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,6 +23,9 @@ from train.data.dataset import Frame
 from train.data.keys import keys
 from train.sets import read_files
 from train.statistics import fit_e0
+
+if TYPE_CHECKING:
+    from potential.model import Potential
 
 
 @dataclass(frozen=True)
@@ -40,9 +43,21 @@ def read_frames(path: Path) -> list[Frame]:
 
 def network(study: Study, job: Job) -> Fit:
     """Any of `potential.networks`, by potential-train."""
-    from train.curve.network import fit_network, microseconds_per_atom, predicted
+    from train.curve.network import fit_network
 
-    potential, facts = fit_network(study, job)
+    return _tested(study, *fit_network(study, job))
+
+
+def linear(study: Study, job: Job) -> Fit:
+    """Those of them that are linear, by least squares."""
+    from train.curve.linear import fit
+
+    return _tested(study, *fit(study, job))
+
+
+def _tested(study: Study, potential: Potential, facts: dict[str, Any]) -> Fit:
+    from train.curve.network import microseconds_per_atom, predicted
+
     tests = {}
     for name, path in study.tests.items():
         p = predicted(potential, path)
@@ -91,4 +106,9 @@ def _of_sums_of_e0(frames: Sequence[Frame], e0: dict[str, float]) -> Sums:
     return sums(np.array([len(f.atoms) for f in frames]), energy, forces, stress)
 
 
-FITTERS: dict[str, Callable[[Study, Job], Fit]] = {"network": network, "baseline": baseline, "snap": snap}
+FITTERS: dict[str, Callable[[Study, Job], Fit]] = {
+    "network": network,
+    "linear": linear,
+    "snap": snap,
+    "baseline": baseline,
+}

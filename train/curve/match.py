@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from train.curve.network import widths
+from train.curve.network import WIDTHS, widths
 
 MATCHES = ("none", "parameters", "time")
 FACTORS = (1 / 16, 16.0)
@@ -21,10 +21,12 @@ def matched(
     Widths are scaled by one factor, found by halving the interval; a cost that is measured may waver.
 
     Raises:
-        ValueError: no dial of the network is a number of channels.
+        ValueError: no dial of the network is a number of channels or functions.
     """
-    if not any(name.endswith("channels") for name in model):
-        raise ValueError(f"no dial of {model.get('network')} is a number of channels; use --match none")
+    if not any(name.endswith(WIDTHS) for name in model):
+        raise ValueError(
+            f"no dial of {model.get('network')} is a number of channels or functions; use --match none"
+        )
     low, high = (math.log(factor) for factor in FACTORS)
     tried: dict[str, tuple[float, dict[str, Any]]] = {}
     for _ in range(HALVINGS):

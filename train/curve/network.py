@@ -31,6 +31,7 @@ from train.sets import read_files, read_sets
 from train.stream import make_samples, n_atoms
 from train.toml import update
 
+WIDTHS = ("channels", "functions")  # ends of the names of dials that make a network larger
 TIMED = 20  # steps: two renewals of the bases of SOAP
 
 
@@ -146,8 +147,8 @@ def microseconds_per_atom(potential: Potential, path: Path) -> float:
 
 
 def widths(model: Mapping[str, Any], factor: float) -> dict[str, Any]:
-    """The dials with every number of channels times a factor."""
+    """The dials with every number of channels, or of functions, times a factor."""
     return {
-        name: max(1, round(value * factor)) if name.endswith("channels") and type(value) is int else value
+        name: max(1, round(value * factor)) if name.endswith(WIDTHS) and type(value) is int else value
         for name, value in model.items()
     }

@@ -17,12 +17,14 @@ from potential import __version__
 from potential.model import Statistics, build
 from train.columns import prints
 from train.config import Config
-from train.curve.contestants import NETWORK, Contestant
+from train.curve import linear
+from train.curve.contestants import LINEAR_MODEL, NETWORK, Contestant
 from train.curve.ledger import locked
 from train.curve.match import matched
 from train.curve.network import measure
 from train.curve.snap import snap_settings
 from train.curve.study import Study, extended, read_study, save_study
+from train.curve.words import pace
 from train.data.dataset import Frame
 from train.data.files import expand
 from train.data.hdf5 import write_hdf5
@@ -238,14 +240,13 @@ def _models(study: Study, config: Config, pool: Sequence[Frame], say: Say) -> di
     done: dict[str, Any] = {}
     for name in order:
         entry = dict(study.models[name])
-        if "settings" not in entry and entry["fitter"] == NETWORK:
+        if "settings" not in entry and entry["fitter"] in (NETWORK, LINEAR_MODEL):
             target = done.get(reference) if name != reference else None
-            entry |= _network(name, entry, study, (config, pool, target))
+            resolve = _network if entry["fitter"] == NETWORK else linear.resolve
+            entry |= resolve(name, entry, study, (config, pool, target))
             reached = entry.get("matched")
             ratio = f", {100 * reached:.1f} % of {reference} in {study.fixed['match']}" if reached else ""
-            say(
-                f"{name}: {entry['parameters']:,} parameters, {1e3 * entry['step_seconds']:.1f} ms a step{ratio}"
-            )
+            say(f"{name}: {entry['parameters']:,} parameters, {pace(entry)}{ratio}")
         if "settings" not in entry and entry["fitter"] in FITTED:
             settings, parameters, why = FITTED[entry["fitter"]](entry["asked"], config, pool)
             entry |= {"settings": settings, "parameters": parameters}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from train.curve.frames import QUANTITIES
 from train.curve.study import PROTOCOLS
 from train.report.markup import number
 
+SOLVED = ("linear", "snap")  # fitters
 FEW_FREEDOM, FEW_FRAMES = 4, 50
 REACH, BELOW = (
     1000,
@@ -51,6 +52,7 @@ def method(found: dict[str, Any]) -> list[str]:
         *study["facts"]["why"],
         f"Hardware: {study['facts']['machine']}; {threads(fits)} a fit. {batches(study)}",
         capacity(found),
+        at_once(found),
     ]
     if fixed["protocol"] == "equal-time":
         lines.append(used(fits))
@@ -93,15 +95,35 @@ def capacity(found: dict[str, Any]) -> str:
     for name, model in models.items():
         if "parameters" in model:
             reached = f", {100 * model['matched']:.1f} % of the reference" if model.get("matched") else ""
-            step = model.get("step_seconds")
-            milli = f"{1e3 * step:.3g} ms a step" if step else "solved, whatever the protocol"
-            listed.append(f"{name} {model['parameters']:,} parameters, {milli}{reached}")
+            listed.append(f"{name} {model['parameters']:,} parameters, {pace(model)}{reached}")
     how = {
         "none": "Models as they are, not matched in size",
         "parameters": f"Widths scaled to the parameters of {fixed['reference']}",
         "time": f"Widths scaled to the time of a step of {fixed['reference']}",
     }
     return f"{how[fixed['match']]}: {'; '.join(listed)}." if listed else ""
+
+
+def pace(model: Mapping[str, Any]) -> str:
+    """`12.3 ms a step`, of a model that has steps."""
+    return f"{1e3 * model['step_seconds']:.3g} ms a step" if "step_seconds" in model else "solved, whatever the protocol"
+
+
+def at_once(found: dict[str, Any]) -> str:
+    """What the protocol means for models that are solved, and what they took."""
+    fitters = {name: model["fitter"] for name, model in found["study"]["models"].items()}
+    seconds = [
+        (fit["cpu_seconds"], fit["size"]) for fit in found["fits"] if fitters[fit["model"]] in SOLVED
+    ]
+    if not seconds:
+        return ""
+    names = ", ".join(name for name, fitter in fitters.items() if fitter in SOLVED)
+    size = max(n for _, n in seconds)
+    most = sorted(x for x, n in seconds if n == size)
+    return (
+        f"Solved at once by least squares, without steps, epochs or budget for the protocol to set: {names}; CPU "
+        f"seconds measured, at {size} frames: {short(most[0])} to {short(most[-1])}."
+    )
 
 
 def used(fits: Sequence[dict[str, Any]]) -> str:

@@ -1,0 +1,119 @@
+"""Labelled structures as the rows of a linear problem, and the coefficients that solve it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias, cast
+
+import numpy as np
+import torch
+
+from potential.model import Potential
+from potential.networks.ace import ACE
+from train.batches import Sample
+from train.config import Fit
+from train.linear.design import features
+from train.linear.rows import Array, Triangle, accumulate, merged
+from train.linear.settings import Linear
+from train.linear.solve import Solution, by_evidence, by_relevance, by_validation
+from train.stream import with_unit_weights
+
+FOLDS = 5
+VOIGT = (
+    (0, 1, 2, 1, 0, 0),
+    (0, 1, 2, 2, 2, 1),
+)  # of a symmetric matrix; off the diagonal each stands for two
+Kind: TypeAlias = tuple[str, str, int]  # label, set, fold
+
+
+@dataclass(frozen=True)
+class Equations:
+    """All rows: a triangle of each kind, and the sum of the weights of each label, by which errors are averaged."""
+
+    triangles: Mapping[Kind, Triangle]
+    weights: Mapping[tuple[str, str], float]  # label, set
+
+
+def equations(potential: Potential, sets: Mapping[str, Sequence[Sample]]) -> Equations:
+    """Rows of the labelled structures of some sets, in units of the scale of the potential.
+
+    Raises:
+        ValueError: labels that are not finite.
+    """
+    weights: dict[tuple[str, str], float] = {}
+
+    def pieces() -> Iterator[tuple[Kind, Array, Array]]:
+        for name, samples in sets.items():
+            for k, sample in enumerate(with_unit_weights(samples)):
+                fold = k * FOLDS // len(samples)
+                for label, x, y, weight in rows(potential, sample):
+                    weights[label, name] = weights.get((label, name), 0.0) + weight * len(y)
+                    yield (label, name, fold), np.sqrt(weight) * x, np.sqrt(weight) * y
+
+    return Equations(accumulate(pieces()), weights)
+
+
+def rows(potential: Potential, sample: Sample) -> Iterator[tuple[str, Array, Array, float]]:
+    """For each label of one structure: its name, features (n, F), what is to be explained (n,), its weight.
+
+    Energy and virial per atom, forces; all without E0 and in units of the scale.
+    """
+    graph, target, facts = sample.graph, sample.target, potential.statistics
+    species = potential.species_of[graph.atomic_numbers]
+    n_atoms = len(species)
+    x = features(cast(ACE, potential.network), (graph.edge_vectors(), species, graph.center, graph.neighbor))
+    e0 = torch.tensor(facts.e0, dtype=torch.float64)[species].sum()
+    volume = torch.linalg.det(graph.cell[0]).abs()
+    one, other = VOIGT
+    twice = torch.tensor([1.0 if a == b else 2**0.5 for a, b in zip(one, other, strict=True)]).double()
+    found = {
+        "energy": (x.energy[None] / n_atoms, (target.energy - e0) / n_atoms),
+        "forces": (x.forces.flatten(0, 1), target.forces.flatten()),
+        "stress": (
+            x.virial[one, other] * (twice / n_atoms)[:, None],
+            target.stress[0][one, other] * volume * twice / n_atoms,
+        ),
+    }
+    for (label, (left, right)), weight in zip(found.items(), sample.weights[0].tolist(), strict=False):
+        known = torch.isfinite(right)
+        if weight > 0 and bool(known.any()):
+            yield label, left[known].numpy(), right[known].numpy() / facts.scale, weight
+
+
+def solve(equations: Equations, network: ACE, fit: Fit, linear: Linear, sets: Sequence[str]) -> Solution:
+    """Coefficients from the rows of some sets, each label with its weight in `fit`.
+
+    Raises:
+        ValueError: no rows with a weight.
+    """
+    triangles = {kind: t for kind, t in equations.triangles.items() if kind[1] in sets}
+    sums: dict[str, float] = {}
+    for (label, name), total in equations.weights.items():
+        if name in sets:
+            sums[label] = sums.get(label, 0.0) + total
+    of_label = {"energy": fit.energy_weight, "forces": fit.forces_weight, "stress": fit.stress_weight}
+    # noise is that of forces, where there are any
+    whole = next((sums[label] for label in ("forces", "energy", "stress") if sums.get(label)), 0.0)
+    factors = {kind: of_label[kind[0]] * whole / sums[kind[0]] for kind in triangles}
+    every = merged(triangles, factors)
+    before = prior(network, every, linear.smoothness)
+    if linear.ridge == "relevance":
+        return by_relevance(every, before)
+    if linear.ridge == "evidence":
+        return by_evidence(every, before)
+    folds = sorted({fold for *_, fold in triangles})
+    parts = [{kind: t for kind, t in triangles.items() if kind[2] == fold} for fold in folds]
+    return by_validation([merged(part, factors) for part in parts], before)
+
+
+def prior(network: ACE, triangle: Triangle, smoothness: float) -> Array:
+    """Sizes that coefficients may have: one for all functions of as many factors, less for higher degrees."""
+    size = np.square(np.linalg.norm(triangle.matrix[:, :-1], axis=0)).reshape(-1, network.n_species)
+    orders = np.array([len(f.factors) for f in network.functions])
+    degrees = np.array([f.degree for f in network.functions])
+    found = np.zeros(len(orders))
+    for order in set(orders.tolist()):
+        mean = float(size[orders == order].mean())
+        found[orders == order] = np.sqrt(triangle.n_rows / mean) if mean > 0 else 0.0
+    return np.repeat(found * degrees**-smoothness, network.n_species)
