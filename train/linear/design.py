@@ -16,7 +16,7 @@ from torch import Tensor
 from potential.networks.ace import ACE
 from potential.physics import pull_back
 
-EDGES = 1000  # whose tangents are held at a time
+EDGES = 32  # whose tangents go through the products at a time: as many as a cache holds
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,10 @@ def features(network: ACE, edges: tuple[Tensor, Tensor, Tensor, Tensor]) -> Feat
         energy = b.new_zeros(n_species, n_functions).index_add(0, species, b.T)
         forces = b.new_zeros(n_atoms * n_species, 3, n_functions)
         virial = b.new_zeros(n_species, 3, 3, n_functions)
+        moved = _moved(network, vectors, element) if len(vectors) else []
         for begin in range(0, len(vectors), EDGES):
             part = slice(begin, begin + EDGES)
-            slopes = _slopes(network, vectors[part], a.index_select(1, center[part]), element[part])
+            slopes = _slopes(network, [a.index_select(1, center[part]), *(x[:, part] for x in moved)])
             kind = species[center[part]]
             forces.index_add_(0, center[part] * n_species + kind, slopes)
             forces.index_add_(0, neighbor[part] * n_species + kind, slopes, alpha=-1)
@@ -60,12 +61,9 @@ def features(network: ACE, edges: tuple[Tensor, Tensor, Tensor, Tensor]) -> Feat
     )
 
 
-def _slopes(network: ACE, vectors: Tensor, factors: Tensor, element: Tensor) -> Tensor:
-    """dB/dr of the centers of some edges by these, (n_edges, 3, n_functions)."""
-    n = len(vectors)
-    own = torch.arange(n)
-    tangents = [network.factors(moved, own, element, n) for moved in _tangents(network, vectors)]
-    columns = torch.cat([factors, *tangents], dim=1)
+def _slopes(network: ACE, columns: list[Tensor]) -> Tensor:
+    """dB/dr of centers by some edges, (n_edges, 3, n_functions), from A and its tangents, (n_factors, n_edges) each."""
+    n = columns[0].shape[1]
 
     def times(x: Tensor, y: Tensor) -> Tensor:
         """(x, dx) (y, dy) = (x y, x dy + dx y), the tangents in three directions after the values."""
@@ -74,15 +72,20 @@ def _slopes(network: ACE, vectors: Tensor, factors: Tensor, element: Tensor) -> 
         change = x[..., :1, :] * y[..., 1:, :] + x[..., 1:, :] * y[..., :1, :]
         return torch.cat([value, change], dim=-2).flatten(-2)
 
-    return network.invariants(columns, times).view(-1, 4, n)[:, 1:].permute(2, 1, 0)
+    return network.invariants(torch.cat(columns, dim=1), times).view(-1, 4, n)[:, 1:].permute(2, 1, 0)
 
 
-def _tangents(network: ACE, vectors: Tensor) -> list[Tensor]:
-    """Densities of edges moved along x, y and z: two reverse passes, the second by the weights of the first."""
+def _moved(network: ACE, vectors: Tensor, element: Tensor) -> list[Tensor]:
+    """Change of the A of their centers as edges move along x, y and z, (n_factors, n_edges) each.
+
+    Two reverse passes through the densities, the second by the weights of the first.
+    """
+    n = len(vectors)
     with torch.enable_grad():
         vectors = vectors.detach().requires_grad_()
         densities = network.densities(vectors)
         weights = torch.zeros_like(densities, requires_grad=True)
         pulled = pull_back([densities], [vectors], [weights], create_graph=True)
-        directions = torch.eye(3, dtype=vectors.dtype).unsqueeze(1).expand(3, *vectors.shape)
-        return [pull_back(pulled, [weights], [d], create_graph=True)[0].detach() for d in directions]
+        directions = torch.eye(3, dtype=vectors.dtype).unsqueeze(1).expand(3, n, 3)
+        tangents = [pull_back(pulled, [weights], [d], create_graph=True)[0].detach() for d in directions]
+    return [network.factors(tangent, torch.arange(n), element, n) for tangent in tangents]
