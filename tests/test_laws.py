@@ -45,6 +45,7 @@ SMALL = {
     "mace": {"channels": 4, "n_radial": 4, "radial_width": 8},
     "nequip": {"channels": 4, "lmax": 1, "n_radial": 4, "radial_width": 8},
     "painn": {"channels": 8, "n_layers": 2, "n_radial": 6},
+    "ace": {"functions": 100},
     "schnet": {"channels": 8, "n_layers": 2, "n_radial": 6},
 }
 # lmax, hidden_lmax, correlation, n_layers of the flagship: every value of each at least once
@@ -61,6 +62,8 @@ FLAGSHIP = [
 NAMES = ("lmax", "hidden_lmax", "correlation", "n_layers")
 DIALS: list[tuple[str, dict[str, int]]] = [
     *(("equivariant", dict(zip(NAMES, dials, strict=True))) for dials in FLAGSHIP),
+    ("ace", {"correlation": 1, "functions": 20}),
+    ("ace", {"correlation": 4, "functions": 300, "lmax": 3}),
     ("allegro", {"lmax": 0, "n_layers": 1}),
     ("allegro", {"lmax": 1, "lmax_out": 1, "n_layers": 3}),
     ("allegro", {"lmax": 3, "parity": 0, "lmax_out": 2}),

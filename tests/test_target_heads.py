@@ -37,6 +37,7 @@ ALL = (
 )
 SMALL: dict[str, dict[str, Any]] = {
     "painn": {"channels": 8, "n_layers": 2},
+    "ace": {"functions": 100},
     "schnet": {"channels": 8, "n_layers": 2},
     "egnn": {"channels": 8, "n_layers": 2},
     "l1net": {"channels": 6, "n_layers": 2},

@@ -46,15 +46,15 @@ from potential.radial import envelope
 class ACEConfig:
     """Dials of linear ACE. `functions` sets the size, `cutoff` the reach."""
 
-    presets: ClassVar = sizes(functions=(100, 300, 1000, 3000))
+    presets: ClassVar = sizes(functions=(100, 1000, 2000, 4000))
 
     functions: int = dial(
-        300, "most functions of an element; all up to the degree that they allow are taken", (1, 100_000)
+        1000, "most functions of an element; all up to the degree that they allow are taken", (1, 100_000)
     )
-    correlation: int = dial(3, "factors of a product: body order minus one", (1, 4))
+    correlation: int = dial(4, "factors of a product: body order minus one", (1, 4))
     lmax: int = dial(4, "highest l of the spherical harmonics of an edge", (0, 6))
-    angular_weight: float = dial(1.5, "degree of an l, where the next radial function has 1", (0.1, 10.0))
-    order_weight: float = dial(1.0, "degree of another factor", (0.0, 20.0))
+    angular_weight: float = dial(1.0, "degree of an l, where the next radial function has 1", (0.1, 10.0))
+    order_weight: float = dial(3.0, "degree of another factor", (0.0, 20.0))
     radial_decay: float = dial(4.0, "how much finer radial functions are near the atom", (0.01, 20.0))
     envelope_power: int = dial(2, "power of the envelope: the lower, the less far neighbors count", (1, 20))
     cutoff: float = dial(5.0, "how far an atom sees its neighbors", (0.1, 100.0), "Å")

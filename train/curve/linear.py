@@ -15,8 +15,8 @@ from train.curve.match import matched
 from train.curve.network import settings
 from train.curve.study import Job, Study
 from train.data.dataset import Frame
-from train.linear.fit import fit_linear
-from train.plan import choose_model, elements
+from train.linear.fit import choose, fit_linear
+from train.plan import elements
 from train.toml import update
 
 
@@ -30,7 +30,7 @@ def resolve(
     """
     config, pool, target = what
     own = update(config, Contestant(name, LINEAR_MODEL, entry["asked"]).sections())
-    model, _ = choose_model(own, pool)
+    model, _ = choose(own, pool)
     names = elements(pool)
 
     def parameters(dials: Mapping[str, Any]) -> float:

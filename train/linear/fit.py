@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -14,6 +15,7 @@ from potential.model import Potential, recast
 from potential.networks.ace import ACE
 from train.columns import representatives, take
 from train.config import Config, check
+from train.data.dataset import Frame
 from train.directory import check_directory, from_anywhere, write_text
 from train.display import Display, duration
 from train.finish import Outcome, Ready, leave
@@ -29,6 +31,7 @@ from train.statistics import fit_e0
 from train.stream import make_samples
 from train.toml import to_toml
 
+MOST = 6000  # coefficients, unless more are asked for
 UNUSED = (
     "fitted by least squares, in float64: of [fit], only the weights of energy, forces and stress, and the seed of the "
     "split, are used"
@@ -57,6 +60,16 @@ def refuse(config: Config, resume: bool, only: str) -> None:
             raise ValueError(f"{name} with network {network}, which is fitted by least squares: {remedy}")
 
 
+def choose(config: Config, frames: Sequence[Frame]) -> tuple[dict[str, Any], list[str]]:
+    """The network's settings as for others, with fewer functions where many elements would make them too many."""
+    model, why = choose_model(config, frames)
+    fewer = MOST // len(elements(frames))
+    if not {"functions", "preset"} & config.model.keys() and model["functions"] > fewer:
+        model["functions"] = fewer
+        why.append(f"functions {fewer}: with {len(elements(frames))} elements at most {MOST:,} coefficients")
+    return model, why
+
+
 def prepare_linear(config: Config, directory: Path) -> Ready:
     """Read, check and choose.
 
@@ -66,7 +79,7 @@ def prepare_linear(config: Config, directory: Path) -> Ready:
     check(config)
     sets = read_sets(config)
     train = sets.frames["train"]
-    model, why = choose_model(config, train)
+    model, why = choose(config, train)
     require_labels(config.fit, "training", train)
     settings = replace(config.fit, dtype="float64")
     samples = {name: make_samples(frames, float(model["cutoff"])) for name, frames in sets.frames.items()}
