@@ -106,15 +106,15 @@ def capacity(found: dict[str, Any]) -> str:
 
 def pace(model: Mapping[str, Any]) -> str:
     """`12.3 ms a step`, of a model that has steps."""
-    return f"{1e3 * model['step_seconds']:.3g} ms a step" if "step_seconds" in model else "solved, whatever the protocol"
+    if "step_seconds" not in model:
+        return "solved, whatever the protocol"
+    return f"{1e3 * model['step_seconds']:.3g} ms a step"
 
 
 def at_once(found: dict[str, Any]) -> str:
     """What the protocol means for models that are solved, and what they took."""
     fitters = {name: model["fitter"] for name, model in found["study"]["models"].items()}
-    seconds = [
-        (fit["cpu_seconds"], fit["size"]) for fit in found["fits"] if fitters[fit["model"]] in SOLVED
-    ]
+    seconds = [(fit["cpu_seconds"], fit["size"]) for fit in found["fits"] if fitters[fit["model"]] in SOLVED]
     if not seconds:
         return ""
     names = ", ".join(name for name, fitter in fitters.items() if fitter in SOLVED)
