@@ -20,6 +20,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 from ase.neighborlist import neighbor_list
 
+from potential.analysis.worker import load_factory
 from train.compare.checks import CHECKS, function_of, worries
 from train.compare.cli import main, parser
 from train.compare.contestants import contestants
@@ -161,22 +162,22 @@ def test_elastic_constants_against_energies_alone(crystal: Atoms) -> None:
     assert not worries("elastic", found)
 
 
-def test_internal_coordinates_relax() -> None:
-    """Two interpenetrating fcc lattices give under shear: relaxed constants are smaller than clamped ones."""
-    from ase.calculators.lj import LennardJones
-
-    salt = bulk("Ar", "diamond", a=7.0, cubic=True)
-    calculator = LennardJones(sigma=2.9, epsilon=0.1, rc=6.0, smooth=True)
-    found = asked("elastic", calculator, subject(relaxed(salt, calculator)))
-    relaxed_44, clamped_44 = (np.array(found[key])[3, 3] for key in ("matrix", "clamped"))
-    assert relaxed_44 < clamped_44 - 0.1
-    assert found["values"]["energy_check"] < 1.0
+def test_silicon_of_stillinger_and_weber() -> None:
+    """Its constants are in the literature (Balamane, Halicioglu, Tiller, Phys. Rev. B 46, 2250 (1992)): 161.6, 81.6,
+    60.3 GPa, and C44 = 117.2 GPa where the atoms stay, in a unit of energy that is 2.315 eV instead of 2.1678."""
+    published = 2.1678 / 2.315 * np.array([161.6, 81.6, 60.3, 117.2])
+    _, factory = load_factory(str(ROOT / "examples/compare/stillinger_weber.py") + ":factory")
+    calculator = factory()
+    found = asked("elastic", calculator, subject(relaxed(bulk("Si", cubic=True), calculator)))
+    values = [found["values"][name] for name in ("C11", "C12", "C44")]
+    assert [*values, found["clamped"][3][3]] == pytest.approx(published, rel=2e-3)
+    assert found["values"]["energy_check"] < 0.1
 
 
 def test_vacancy_of_springs_costs_nothing_and_of_emt_what_it_costs(crystal: Atoms) -> None:
     """Springs at rest hold no energy, so taking an atom away takes none; EMT's vacancy is known (1.2 to 1.3 eV)."""
     found = asked("vacancy", Springs(), subject(bulk("Cu", a=Springs.length * 2**0.5, cubic=True)))
-    assert found["values"]["vacancy"] == pytest.approx(0.0, abs=1e-9)
+    assert found["values"]["vacancy"] == pytest.approx(0.0, abs=1e-5)
     found = asked("vacancy", EMT(), subject(crystal))
     assert 1.1 < found["values"]["vacancy"] < found["values"]["unrelaxed"] < 1.3
     assert "skipped" in asked("vacancy", EMT(), subject(bulk("CuAu", "rocksalt", a=5.0)))

@@ -155,8 +155,8 @@ CHECKS = {
     ),
     "vacancy": Check(
         "Vacancy",
-        "An atom taken out of a supercell of fixed size, the others relaxed. Needs a crystal of one element. Of one "
-        "size of cell: images of the vacancy still see each other.",
+        "An atom taken out of a supercell of fixed size, the others relaxed after a random push of 0.01 Å. Needs a "
+        "crystal of one element. Of one size of cell: images of the vacancy still see each other.",
         {
             "vacancy": ("formation energy", "eV"),
             "unrelaxed": ("unrelaxed", "eV"),

@@ -38,11 +38,16 @@ def findings(found: dict[str, Any]) -> list[str]:
 def difference(row: dict[str, Any], measure: str) -> str:
     """One pair of contestants as a sentence."""
     names = f"{row['other']} against {row['one']}, {row['quantity']} {measure.upper()}"
-    numbers = value(row["difference"], UNITS[row["quantity"]])
-    numbers += f", {value(row['ratio'], relative=True)}" if row["ratio"] else ""
+    size = (
+        row["difference"]
+        if row["difference"][0] > 0
+        else [-x for x in (row["difference"][k] for k in (0, 2, 1))]
+    )
+    ratio = f", {value(row['ratio'], relative=True)}" if row["ratio"] else ""
     if not row["p_holm"] < LEVEL:  # not known: NaN
-        return f"{names}: no difference is shown ({numbers})"
-    return f"{names}: {'larger' if row['difference'][0] > 0 else 'smaller'} by {numbers}"
+        return f"{names}: no difference is shown ({value(row['difference'], UNITS[row['quantity']])}{ratio})"
+    way = "larger" if row["difference"][0] > 0 else "smaller"
+    return f"{names}: {way} by {value(size, UNITS[row['quantity']])}{ratio}"
 
 
 def worry_lines(found: dict[str, Any]) -> list[str]:

@@ -10,6 +10,7 @@ from ase.calculators.calculator import Calculator
 from train.compare.crystal import FMAX, at_rest, repeats
 from train.compare.subject import Subject
 
+PUSH = 0.01  # Å
 LOOSE = 10 * FMAX  # eV/Å; the energy changes with the square of what is left
 
 
@@ -32,7 +33,9 @@ def vacancy(calculator: Calculator, subject: Subject) -> dict[str, Any]:
     holed.calc = calculator
     kept = (n - 1) / n * energy
     unrelaxed = holed.get_potential_energy() - kept
-    rest = at_rest(holed, calculator, LOOSE)
+    pushed = holed.copy()  # or it would stay where symmetry holds it, though it is no minimum
+    pushed.positions += PUSH * np.random.default_rng(subject.seed).normal(size=pushed.positions.shape)
+    rest = at_rest(pushed, calculator, LOOSE)
     moved = float(np.linalg.norm(rest.positions - holed.positions, axis=1).max())
     values = {"vacancy": float(rest.get_potential_energy() - kept), "unrelaxed": float(unrelaxed)}
     return {"values": {**values, "moved": moved, "atoms": float(n)}}
