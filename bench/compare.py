@@ -3,7 +3,7 @@
     python -m bench.compare --minutes 15
     python -m bench.compare --model runs/compare/run/model.safetensors
 
-Trains on one thread unless there is a model. Leaves the report in --output, and its numbers and pictures in docs/results.
+Trains on one thread unless there is a model. Leaves the report in --output, numbers and pictures in docs/results.
 """
 
 import argparse
@@ -12,7 +12,6 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 from bench.provenance import ROOT, provenance
 

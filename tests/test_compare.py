@@ -272,13 +272,16 @@ def test_drift_and_its_error() -> None:
     ("energy", "hole"),
     [
         ([9, 3, 0, -1, 0], False),
+        ([9, 6, 3, 2, 0], False),  # no bond at all
+        ([9, 3, 1.5, 1.6, 0], False),  # a shoulder
         ([-3, 3, 0, -1, 0], True),
-        ([0, 3, 0, -1, 0], True),
-        ([2.95, 3, 0, -1, 0], False),
+        ([0, 3, 0, -1, 0], True),  # a hole behind a wall
+        ([2.95, 3, 0, -1, 0], False),  # a ripple
+        ([-4, -3, -2, -1, 0], True),
     ],
 )
 def test_holes(energy: list[float], hole: bool) -> None:
-    assert has_hole(np.array(energy, dtype=float)) is hole
+    assert has_hole(np.array([0.5, 0.65, 0.8, 1.0, 2.0]), np.array(energy, dtype=float)) is hole
 
 
 # --- errors --------------------------------------------------------------------------------------------------

@@ -15,13 +15,15 @@ from train.compare.subject import Subject
 MOST = 6  # pairs of elements
 POINTS = 60
 NEAR, FAR = 0.5, 4.0  # of the sum of the covalent radii
-HOLE = 0.1  # eV; a second well that is shallower is a ripple
+BONDED = 1.3  # of that sum: within, a bond may have its minimum
+SHORTEST = 0.7  # of that sum: no bond is shorter (N2: 0.77)
+HOLE = 0.1  # eV; what falls less on the way to short distances is a ripple
 
 
 def dimers(calculator: Calculator, subject: Subject) -> dict[str, Any]:
     """Energy of every pair of elements against the distance; `holes`: pairs that attract each other when near.
 
-    A hole is a minimum other than the deepest one beyond, or an energy that falls towards the shortest distance.
+    A hole: the lowest energy at the distance of a bond or nearer is at none that a bond has, or energies fall again inside.
     """
     numbers = sorted({int(z) for atoms in subject.structures for z in atoms.numbers})
     pairs = list(combinations_with_replacement([chemical_symbols[z] for z in numbers], 2))[:MOST]
@@ -34,7 +36,7 @@ def dimers(calculator: Calculator, subject: Subject) -> dict[str, Any]:
         name = "-".join(pair)
         curves[name] = {"distance": distance.tolist(), "energy": energy.tolist()}
         depths[name] = {"depth": float(-energy.min()), "at": float(distance[int(np.argmin(energy))])}
-        holes += has_hole(energy)
+        holes += has_hole(distance / bond, energy)
     return {"values": {"pairs": float(len(pairs)), "holes": float(holes)}, "curve": curves, "wells": depths}
 
 
@@ -44,7 +46,8 @@ def energy_of(pair: tuple[str, str], distance: float, calculator: Calculator) ->
     return float(atoms.get_potential_energy())
 
 
-def has_hole(energy: np.ndarray) -> bool:
-    """Whether the energy falls again on the way from its deepest well to short distances."""
-    wall = energy[: int(np.argmin(energy)) + 1][::-1]  # inwards
-    return bool(len(wall) < 2 or (np.maximum.accumulate(wall) - wall).max() > HOLE)
+def has_hole(ratio: np.ndarray, energy: np.ndarray) -> bool:
+    """Whether atoms fall into each other; `ratio`: distances in sums of covalent radii, ascending."""
+    bottom = int(np.argmin(energy[ratio <= BONDED]))
+    wall = energy[: bottom + 1][::-1]  # inwards
+    return bool(ratio[bottom] < SHORTEST or (np.maximum.accumulate(wall) - wall).max() > HOLE)
