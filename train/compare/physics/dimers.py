@@ -23,7 +23,7 @@ HOLE = 0.1  # eV; what falls less on the way to short distances is a ripple
 def dimers(calculator: Calculator, subject: Subject) -> dict[str, Any]:
     """Energy of every pair of elements against the distance; `holes`: pairs that attract each other when near.
 
-    A hole: the lowest energy at the distance of a bond or nearer is at none that a bond has, or energies fall again inside.
+    A hole: within the distance of a bond the energy is lowest where no bond can be, or falls again further inside.
     """
     numbers = sorted({int(z) for atoms in subject.structures for z in atoms.numbers})
     pairs = list(combinations_with_replacement([chemical_symbols[z] for z in numbers], 2))[:MOST]
