@@ -245,9 +245,9 @@ def test_other_targets_than_those_of_the_set(
         (["--targets", "spin"], "nothing is known of spin"),
         (
             ["--targets", "dipole", "--set", "targets.dipole.key=mu"],
-            "no frame of any file has the dipole key 'mu'",
+            "no frame of any file has the target dipole under 'mu'",
         ),
-        (["--set", "targets.s.irreps=0e"], "correct --set targets.s.key="),
+        (["--set", "targets.s.irreps=0e"], r"the target s under a usual name \(s, .*--set targets.s.key="),
         (["--targets", "dipole", "--set", "targets.dipole.unit=D"], "unit is 'D'; expected one of"),
         (["--targets", "dipole", "--set", "fit.epochs=3"], "only targets can be described here"),
         (["--config", "other.toml"], r"\[targets.dipole\] has no setting 'units'; did you mean 'unit'"),

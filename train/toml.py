@@ -99,10 +99,9 @@ def _with_tables(section: str, tables: Mapping[str, Any], changes: Mapping[str, 
 def _e0_value(symbol: str, value: Any) -> float:
     from ase.data import atomic_numbers  # needed only where E0 is given
 
-    if symbol not in atomic_numbers or symbol == "X":
-        raise ValueError(
-            f"[e0] {symbol!r} is no chemical symbol{suggest(symbol, atomic_numbers)}; write H = -13.6"
-        )
+    elements = [s for s in atomic_numbers if s != "X"]
+    if symbol not in elements:
+        raise ValueError(f"[e0] {symbol!r} is no chemical symbol{suggest(symbol, elements)}; write H = -13.6")
     if type(value) not in (int, float) or not math.isfinite(value):
         raise ValueError(
             f"[e0] {symbol} is {value!r}; expected the energy of the isolated atom in eV, such as -13.6"

@@ -18,6 +18,7 @@ from train.data.files import expand
 from train.data.hdf5 import FORMAT
 from train.data.keys import Keys
 from train.data.labels import LABELS, NONE
+from train.data.targets import usual_names
 from train.doctor.label_table import target_as
 from train.prepared.found import completed
 from train.prepared.schema import ABSENT, BITS, VERSION, digest, encode, shapes, target_table
@@ -184,11 +185,18 @@ def _check_keys(parts: Sequence[dict[str, Any]], keys: Keys) -> None:
                     f"{part['first']} on; one file must use one key: rename them, or choose with {_option(name)}{key}"
                 )
     found = {name for _, name in names}
-    asked = {name: getattr(keys, name) for name in LABELS} | {n: t.key or n for n, t in keys.targets.items()}
-    for name, key in asked.items():
-        if key not in (None, NONE) and name not in found:
+    for name in LABELS:
+        asked = getattr(keys, name)
+        if asked not in (None, NONE) and name not in found:
+            raise ValueError(f"no frame of any file has the {name} key '{asked}'; correct --{name}-key")
+    for name, target in keys.targets.items():
+        if name not in found:
+            wanted = (
+                f"'{target.key}'" if target.key else f"a usual name ({', '.join(usual_names(name)[:4])}, ...)"
+            )
             raise ValueError(
-                f"no frame of any file has the {name} key '{key}'; correct {_option(name).strip()}"
+                f"no frame of any file has the target {name} under {wanted}; give its name with --set "
+                f"targets.{name}.key=..., or leave it out"
             )
     if not found & {"energy", "forces", *keys.targets}:
         raise ValueError(
