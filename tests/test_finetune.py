@@ -25,6 +25,7 @@ from train.finetune import NewData, begin, errors_before, extended, refit_e0, tr
 from train.fit import Job, identity, prepare_job
 from train.lowrank import LowRank, ordinary
 from train.parallel import Ranks
+from train.prepared.cli import main as prepare_set
 from train.replay import lighter
 from train.sets import Sets
 from train.statistics import E0Fit
@@ -226,7 +227,7 @@ def test_command(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_what_old_frames_count(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """As if the files said it, bit for bit; a weight of 1 is none."""
+    """As if the files said it, bit for bit, from a prepared set as well; a weight of 1 is none."""
     rows = read("old.xyz", ":")
     for k, row in enumerate(rows):
         row.info["config_weight"] = 1.0 + k % 2
@@ -234,6 +235,7 @@ def test_what_old_frames_count(folder: Path, capsys: pytest.CaptureFixture[str])
     for row in rows:
         row.info["config_weight"] *= 0.25
     write("light.xyz", rows)
+    assert prepare_set(["old.xyz", "--output", "old.h5"]) == 0
     tune = [
         "new.xyz",
         "--from",
@@ -248,22 +250,30 @@ def test_what_old_frames_count(folder: Path, capsys: pytest.CaptureFixture[str])
     for name, more in (
         ("given", ["--replay", "old.xyz", "--replay-weight", "0.25"]),
         ("said", ["--replay", "light.xyz"]),
+        ("prepared", ["--replay", "old.h5", "--replay-weight", "0.25"]),
         ("plain", ["--replay", "old.xyz"]),
         ("one", ["--replay", "old.xyz", "--replay-weight", "1"]),
     ):
         assert main([*tune, *more, "--output", name]) == 0, capsys.readouterr().err
         told = capsys.readouterr().out
         assert ("each old one counts 0.25, so that new ones are 65 % of what trains" in told) == (
-            name == "given"
+            "0.25" in more
         )
         models[name] = read_tensors(f"{name}/model.safetensors")[1]
-    for one, other, same in (("given", "said", True), ("plain", "one", True), ("given", "plain", False)):
+    for one, other, same in (
+        ("given", "said", True),
+        ("given", "prepared", True),
+        ("plain", "one", True),
+        ("given", "plain", False),
+    ):
         assert all(torch.equal(models[one][k], models[other][k]) for k in models[one]) == same
     weights = json.loads(Path("given/summary.json").read_text())["weights"]
     assert {w["forces"]: w["frames"] for w in weights} == {1.0: 5, 0.25: 5, 0.5: 6}
     assert main(["--resume", "--output", "given", "--epochs", "3", "--replay-weight", "0.5"]) == 1
     assert "other weights" in capsys.readouterr().err
     assert main(["--resume", "--output", "given", "--epochs", "3"]) == 0
+    assert main(["old.h5", "--from", "start.safetensors", "--replay", "light.xyz"]) == 1
+    assert "the new ones are a prepared set" in capsys.readouterr().err
     assert main(["new.xyz", "--from", "start.safetensors", "--replay-weight", "0.5"]) == 1
     assert "no old frames are replayed" in capsys.readouterr().err
 

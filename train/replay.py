@@ -20,10 +20,10 @@ def mix(sets: dict[str, Sequence[Frame]], old: Sequence[Frame], config: Config) 
     """Old frames join those for training and validation, or a set of their own where validation has given files; says
     how many, and what they count."""
     apart = bool(config.data.valid)
-    joined = [old, sets["train"], *([] if apart else [sets["valid"]])]
-    if any(isinstance(frames, Prepared) for frames in joined):
+    if any(isinstance(frames, Prepared) for frames in (sets["train"], *([] if apart else [sets["valid"]]))):
         raise ValueError(
-            "replay mixes frames in memory, but a prepared set is given; give the files it was made of"
+            "replay mixes old frames with new ones in memory, but the new ones are a prepared set; give the files it "
+            "was made of (old ones may be a prepared set, of which only those that are chosen are read)"
         )
     n_new = len(sets["train"]) + len(sets["valid"]) * (not apart)
     n = min(len(old), max(1, round(config.data.replay_ratio * n_new)))
@@ -31,8 +31,8 @@ def mix(sets: dict[str, Sequence[Frame]], old: Sequence[Frame], config: Config) 
     n_valid = min(max(round(config.data.valid_fraction * n), int(apart)), n - 1)
     if n_valid:
         name = REPLAY if apart else "valid"
-        sets[name] = [*sets.get(name, []), *(old[i] for i in sorted(order[:n_valid]))]
-    trained = [old[i] for i in sorted(order[n_valid:])]
+        sets[name] = [*sets.get(name, []), *(old[int(i)] for i in sorted(order[:n_valid]))]
+    trained = [old[int(i)] for i in sorted(order[n_valid:])]
     told = _counting(sets["train"], trained, config.data.replay_weight)
     sets["train"] = [*sets["train"], *(lighter(f, config.data.replay_weight) for f in trained)]
     text = f"{n} of {len(old)} old frames mixed in with {n_new} new ones, {n_valid} of them "

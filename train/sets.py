@@ -60,9 +60,7 @@ def read_sets(config: Config) -> Sets:
     both = (files[0], old_files[0])
     check_weights(config.weights, (kind for frames in both for kind, _ in kinds(frames)))
     everything = _inspected(files, config, reports, "train")
-    single = [int(k) for k in np.flatnonzero(sizes(everything) == 1) if everything[int(k)].is_isolated_atom]
-    isolated = [everything[k] for k in single]
-    rest = take(everything, np.delete(np.arange(len(everything)), single)) if single else everything
+    isolated, rest = _apart(everything)
     if not rest:
         raise ValueError(
             f"{', '.join(data.train)}: only isolated atoms; give structures with neighbors to train on"
@@ -84,7 +82,7 @@ def read_sets(config: Config) -> Sets:
         why.append(reason)
     if data.replay:
         old = _inspected(old_files, config, reports, OLD)
-        why.append(mix(sets, [f for f in old if not f.is_isolated_atom], config))
+        why.append(mix(sets, _apart(old)[1], config))
     _require_judge(sets, config)
     for name, pattern in set_names(data.test, sets).items():
         sets[name] = _inspected(read_files([pattern], given), config, reports, name)
@@ -92,6 +90,13 @@ def read_sets(config: Config) -> Sets:
     why += told_of_isolated([*isolated, *atoms], config.targets)
     texts = "\n\n".join(report.text for _, report in reports.values())
     return Sets(sets, texts, (*why, *told, *shared(sets), *nearly_shared(reports)), isolated, atoms)
+
+
+def _apart(frames: Sequence[Frame]) -> tuple[list[Frame], Sequence[Frame]]:
+    """Isolated atoms, and all other frames."""
+    single = [int(k) for k in np.flatnonzero(sizes(frames) == 1) if frames[int(k)].is_isolated_atom]
+    rest = take(frames, np.delete(np.arange(len(frames)), single)) if single else frames
+    return [frames[k] for k in single], rest
 
 
 def _require_judge(sets: dict[str, Sequence[Frame]], config: Config) -> None:
