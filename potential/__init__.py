@@ -20,6 +20,7 @@ _HOME = {
     "save": "checkpoint",
     "load": "checkpoint",
     "EquivCalculator": "calculator",
+    "SnapCalculator": "linear.snap_calculator",
 }
 __all__ = [*_HOME, "__version__"]
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from potential.graph import Graph as Graph
     from potential.graph import collate as collate
     from potential.graph import from_atoms as from_atoms
+    from potential.linear.snap_calculator import SnapCalculator as SnapCalculator
     from potential.model import Potential as Potential
     from potential.model import Statistics as Statistics
     from potential.model import build as build

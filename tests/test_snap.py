@@ -6,6 +6,7 @@ import io
 import lzma
 import sys
 from dataclasses import replace
+from importlib.metadata import PackageNotFoundError
 from itertools import product
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
 
+from potential.linear import lammps_library
 from potential.linear.lammps_library import box_of
 from potential.linear.snap import Descriptor, Snap, rows
 from potential.linear.snap_calculator import SnapCalculator, predict
@@ -289,3 +291,12 @@ def test_without_lammps_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "lammps", None)
     with pytest.raises(ImportError, match=r"equiv-potential\[snap\]"):
         predict(made_up(TWO), acid())
+
+
+def test_without_mpi_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(lammps_library, "distribution", missing)
+    with pytest.raises(ImportError, match=r"equiv-potential\[snap\]', which brings MPICH"):
+        lammps_library._load_mpich()

