@@ -118,6 +118,10 @@ def test_labels_count_as_much_as_their_weights_say() -> None:
     heavy = [replace(f, weights=Weights(2.0, 2.0, 2.0)) for f in frames]
     both = [fit_snap(some, d, e0, given).snap.coefficients for some in (heavy, [*frames, *frames])]
     np.testing.assert_allclose(*both, rtol=1e-2)  # more rows, another ridge
+    stressed = [replace(f, weights=Weights(stress=100.0)) for f in frames]
+    pair = [fit_snap(stressed, d, e0, given), fit_snap(frames, d, e0, {**given, "stress": 100.0})]
+    np.testing.assert_allclose(*(fit.snap.coefficients for fit in pair), rtol=0.02)  # another prior
+    assert np.abs(pair[0].snap.coefficients / usual - 1).max() > 0.1
     with pytest.raises(ValueError, match="nothing to fit to"):
         fit_snap([replace(f, energy=None) for f in frames], d, e0, given, kinds=["energy"])
 
