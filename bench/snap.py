@@ -175,6 +175,7 @@ def table(done: list[dict[str, Any]]) -> str:
             cells += ["{:.2f} [{:.2f}, {:.2f}]".format(*one["ratio"][k]) for k in ("energy", "forces")]
             cells.append(f"{other['energy_mae']:.2f} / {other['forces_mae']:.0f}")
             cells.append(f"{one['cpu_seconds']:.0f}, {other['cpu_seconds']:.0f}")
+        cells += [""] * (7 - len(cells))
         lines.append(f"| {row['element']} | {row['kind']} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
