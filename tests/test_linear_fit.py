@@ -57,8 +57,9 @@ def planted(noise: float = 0.0) -> tuple[Potential, list[Frame]]:
 def test_planted_coefficients_are_found_from_any_labels(labels: tuple[str, ...], ridge: str) -> None:
     model, frames = planted()
     fit = Fit(**{f"{label}_weight": float(label in labels) for label in ("energy", "forces", "stress")})
-    rows = equations(model, {"train": prepare(frames, 4.0)})
-    found = solve(rows, model.network, fit, Linear(ridge=ridge), ["train"])
+    linear = Linear(ridge=ridge)
+    rows = equations(model, {"train": prepare(frames, 4.0)}, linear)
+    found = solve(rows, model.network, fit, linear, ["train"])
     other = build(DIALS, model.statistics, 2, torch.float64)
     with torch.no_grad():
         other.network.coefficients.copy_(
@@ -81,7 +82,7 @@ def test_the_loss_is_that_of_training() -> None:
     frames = [replace(f, energy=(f.energy or 0.0) + 0.3) for f in frames]
     fit = Fit(energy_weight=3.0, forces_weight=0.5, stress_weight=2.0)
     samples = prepare(frames, 4.0)
-    rows = equations(model, {"train": samples})
+    rows = equations(model, {"train": samples}, Linear())
     c = model.network.coefficients.detach().numpy().ravel()
     sums = {"energy": [0.0, 0], "forces": [0.0, 0], "stress": [0.0, 0]}
     for sample, frame in zip(samples, frames, strict=True):
@@ -169,7 +170,7 @@ def test_weights_of_frames_count(tmp_path: Path) -> None:
             replace(s, weights=torch.full((1, 3), w, dtype=torch.float64))
             for s, w in zip(prepare(chosen, 4.0), weights, strict=True)
         ]
-        rows = equations(model, {"train": samples})
+        rows = equations(model, {"train": samples}, Linear())
         return rows, samples
 
     heavy, _ = coefficients(frames[:3], [2.0, 1.0, 0.0])

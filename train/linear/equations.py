@@ -35,18 +35,21 @@ class Equations:
     weights: Mapping[tuple[str, str], float]  # label, set
 
 
-def equations(potential: Potential, sets: Mapping[str, Sequence[Sample]]) -> Equations:
+def equations(potential: Potential, sets: Mapping[str, Sequence[Sample]], linear: Linear) -> Equations:
     """Rows of the labelled structures of some sets, in units of the scale of the potential.
+
+    Folds, blocks of each set, are kept apart only where `linear` needs them: each kind has rows waiting in memory.
 
     Raises:
         ValueError: labels that are not finite.
     """
     weights: dict[tuple[str, str], float] = {}
+    folds = FOLDS if linear.ridge == "validation" else 1
 
     def pieces() -> Iterator[tuple[Kind, Array, Array]]:
         for name, samples in sets.items():
             for k, sample in enumerate(with_unit_weights(samples)):
-                fold = k * FOLDS // len(samples)
+                fold = k * folds // len(samples)
                 for label, x, y, weight in rows(potential, sample):
                     weights[label, name] = weights.get((label, name), 0.0) + weight * len(y)
                     yield (label, name, fold), np.sqrt(weight) * x, np.sqrt(weight) * y

@@ -163,8 +163,9 @@ def cost(job: Ready) -> str:
     features(cast(ACE, potential.network), edges)
     seconds = (time.perf_counter() - started) * (len(samples) + len(job.samples["valid"]))
     n = sum(p.numel() for p in potential.parameters())
-    memory = 8 * n**2 * (2 * PENDING + 4) / 2**20
-    return f"features of all frames in about {duration(seconds)}; at most {memory:,.0f} MiB for the rows"
+    # rows that wait and the triangle, of both sets, and their decomposition's copies
+    memory = 8 * n**2 * 5 * PENDING / 2**20
+    return f"features of all frames in about {duration(seconds)}; {memory:,.0f} MiB for the rows"
 
 
 def solved(job: Ready) -> tuple[Outcome, list[str]]:
@@ -173,7 +174,7 @@ def solved(job: Ready) -> tuple[Outcome, list[str]]:
     if job.sets.frames["valid"] is not job.sets.frames["train"]:
         sets["valid"] = job.samples["valid"]
     started = time.perf_counter()
-    rows = equations(job.potential, sets)
+    rows = equations(job.potential, sets, job.config.linear)
     told = [f"features of {sum(map(len, sets.values()))} frames in {duration(time.perf_counter() - started)}"]
     potential, text = with_solution(job, rows, list(sets))
     told.append(text)
