@@ -284,6 +284,13 @@ def test_holes(energy: list[float], hole: bool) -> None:
     assert has_hole(np.array([0.5, 0.65, 0.8, 1.0, 2.0]), np.array(energy, dtype=float)) is hole
 
 
+def test_pairs_that_fall_into_each_other_are_named() -> None:
+    from ase.calculators.lj import LennardJones
+
+    found = asked("dimers", LennardJones(sigma=0.1, epsilon=0.1, rc=20.0), subject())
+    assert worries("dimers", found) == ["pairs of atoms attract each other at short distance (Cu-Cu)"]
+
+
 # --- errors --------------------------------------------------------------------------------------------------
 
 

@@ -189,5 +189,6 @@ def worries(name: str, result: dict[str, Any]) -> list[str]:
         noise = SURE * values.get(f"{key}_error", 0.0)
         if not abs(value) <= max(limit, noise):
             label, unit = CHECKS[name].values[key]
-            found.append(f"{sentence} ({label} {value:.3g} {unit}".rstrip() + ")")
+            what = result.get("named", {}).get(key, f"{label} {value:.3g} {unit}".rstrip())
+            found.append(f"{sentence} ({what})")
     return found + [sentence for key, sentence in NEGATIVE.items() if values.get(key, 0.0) < 0]

@@ -16,7 +16,7 @@ STEPS = (
     4e-3,
     1e-3,
 )  # Å, RMS displacement of a coordinate; a fault shows with both, curvature and rounding with one
-REACH = 0.15  # Å, RMS displacement of a coordinate at the ends of the path
+REACH = 0.08  # Å, RMS displacement of a coordinate at the ends of the path
 POINTS = 61  # of the path; a multiple of four, and one
 
 

@@ -27,7 +27,7 @@ def dimers(calculator: Calculator, subject: Subject) -> dict[str, Any]:
     """
     numbers = sorted({int(z) for atoms in subject.structures for z in atoms.numbers})
     pairs = list(combinations_with_replacement([chemical_symbols[z] for z in numbers], 2))[:MOST]
-    curves, depths, holes = {}, {}, 0
+    curves, depths, holes = {}, {}, []
     for pair in pairs:
         bond = sum(covalent_radii[atomic_numbers[symbol]] for symbol in pair)
         distance = bond * np.linspace(NEAR, FAR, POINTS)
@@ -36,8 +36,13 @@ def dimers(calculator: Calculator, subject: Subject) -> dict[str, Any]:
         name = "-".join(pair)
         curves[name] = {"distance": distance.tolist(), "energy": energy.tolist()}
         depths[name] = {"depth": float(-energy.min()), "at": float(distance[int(np.argmin(energy))])}
-        holes += has_hole(distance / bond, energy)
-    return {"values": {"pairs": float(len(pairs)), "holes": float(holes)}, "curve": curves, "wells": depths}
+        holes += [name] if has_hole(distance / bond, energy) else []
+    return {
+        "values": {"pairs": float(len(pairs)), "holes": float(len(holes))},
+        "curve": curves,
+        "wells": depths,
+        "named": {"holes": ", ".join(holes)},
+    }
 
 
 def energy_of(pair: tuple[str, str], distance: float, calculator: Calculator) -> float:
