@@ -17,7 +17,7 @@ POINTS = 60
 NEAR, FAR = 0.5, 4.0  # of the sum of the covalent radii
 BONDED = 1.3  # of that sum: within, a bond may have its minimum
 SHORTEST = 0.7  # of that sum: no bond is shorter (N2: 0.77)
-HOLE = 0.1  # eV; what falls less on the way to short distances is a ripple
+HOLE = 0.5  # eV; what falls less on the way to short distances is a ripple
 
 
 def dimers(calculator: Calculator, subject: Subject) -> dict[str, Any]:
