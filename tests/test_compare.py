@@ -562,6 +562,10 @@ def test_mistakes_are_explained(
     assert message in error[0]
 
 
+def test_names_that_a_module_makes_when_asked_are_factories() -> None:
+    assert load_factory("potential:EquivCalculator")[1].__name__ == "EquivCalculator"
+
+
 def test_an_option_that_a_factory_does_not_know(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

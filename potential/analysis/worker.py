@@ -80,10 +80,11 @@ def load_factory(text: str) -> tuple[ModuleType, Callable[..., Any]]:
             raise ValueError(
                 f"{error} for Python {platform.python_version()}; install it, or give --python"
             ) from error
-    public = {key: value for key, value in vars(module).items() if callable(value) and key[:1] != "_"}
-    if name not in public:
+    factory = getattr(module, name, None)  # also what a module makes when it is asked for
+    if not callable(factory):
+        public = [key for key, value in vars(module).items() if callable(value) and key[:1] != "_"]
         raise ValueError(f"{source} has no {name!r}{suggestion(name, public)}")
-    return module, public[name]
+    return module, factory
 
 
 def make(stage: Stage, calculator: str, options: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
