@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +38,7 @@ class Running:
     contestant: Contestant
     process: subprocess.Popen[str]
     log: IO[str]
+    limit: float = math.inf  # s for an answer
     facts: dict[str, Any] = field(default_factory=dict)
 
 
@@ -68,18 +71,22 @@ def ask(running: Running, **order: Any) -> dict[str, Any]:
     """The answer to one order.
 
     Raises:
-        ValueError: the contestant failed, or its process ended.
+        ValueError: the contestant failed, its process ended, or it did not answer in time, which ends it.
     """
     process, written = running.process, os.fstat(running.log.fileno()).st_size
     assert process.stdin is not None
     assert process.stdout is not None
-    try:
-        process.stdin.write(json.dumps(order) + "\n")
-        process.stdin.flush()
-        line = process.stdout.readline()
-    except BrokenPipeError:
-        line = ""
-    name = running.contestant.name
+    name, late = running.contestant.name, threading.Event()
+    with stopped_after(running.limit, process, late):
+        try:
+            process.stdin.write(json.dumps(order) + "\n")
+            process.stdin.flush()
+            line = process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+    if late.is_set():
+        process.wait()
+        raise ValueError(f"{name}: no answer within {running.limit:g} s; its process was stopped")
     if not line:
         code = process.wait()
         killed = "; it was killed, perhaps for want of memory" if code == -9 else ""
@@ -92,6 +99,26 @@ def ask(running: Running, **order: Any) -> dict[str, Any]:
     return reply
 
 
+@contextlib.contextmanager
+def stopped_after(limit: float, process: subprocess.Popen[str], late: threading.Event) -> Iterator[None]:
+    """Kill a process, and set `late`, if what is done meanwhile takes longer than a limit (s; inf: none)."""
+
+    def stop() -> None:
+        late.set()
+        process.kill()
+
+    if math.isinf(limit):
+        yield
+        return
+    timer = threading.Timer(limit, stop)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()  # it has killed, or never will
+
+
 def _last_words(log: IO[str], since: int) -> str:
     log.seek(since)
     lines = [line for line in log.read().splitlines() if line.strip()]
@@ -100,7 +127,7 @@ def _last_words(log: IO[str], since: int) -> str:
 
 @contextlib.contextmanager
 def running(
-    contestants: Sequence[Contestant], threads: int, options: Mapping[str, Any]
+    contestants: Sequence[Contestant], threads: int, options: Mapping[str, Any], limit: float = math.inf
 ) -> Iterator[list[Running]]:
     """The processes of all contestants, each with its calculator made; ended at the end, whatever happens.
 
@@ -108,15 +135,19 @@ def running(
         ValueError: a Python that is not there, or a calculator that cannot be made.
     """
     with contextlib.ExitStack() as stack:
-        yield [start(one, threads, options, stack) for one in contestants]
+        yield [start(one, threads, options, stack, limit) for one in contestants]
 
 
 def start(
-    contestant: Contestant, threads: int, options: Mapping[str, Any], stack: contextlib.ExitStack
+    contestant: Contestant,
+    threads: int,
+    options: Mapping[str, Any],
+    stack: contextlib.ExitStack,
+    limit: float = math.inf,
 ) -> Running:
     """The process of one contestant, with its calculator made; `stack` ends it.
 
-    `options` are for any factory that names them.
+    `options` are for any factory that names them; `limit` (s) holds for every answer.
 
     Raises:
         ValueError: a Python that is not there, or a calculator that cannot be made.
@@ -136,10 +167,10 @@ def start(
         env=environment(contestant, threads),
     )
     stack.callback(_end, process)
-    started = Running(contestant, process, log)
+    started = Running(contestant, process, log, limit)
     own = dict(contestant.options)
     facts = ask(started, do="make", calculator=contestant.calculator, options=dict(options), own=own)
-    return Running(contestant, process, log, facts)
+    return Running(contestant, process, log, limit, facts)
 
 
 def _end(process: subprocess.Popen[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 import os
 import platform
 import subprocess
@@ -37,6 +38,7 @@ class Settings:
     skin: float = 0.0  # Å, for contestants that can keep their neighbors
     rounds: int = 15
     seconds: float = 30.0  # after which no new round begins
+    limit: float = math.inf  # s for each answer of a contestant
 
 
 def machine() -> str:
@@ -83,7 +85,7 @@ def measure(contestants: Sequence[Contestant], settings: Settings) -> Iterator[L
                 "cutoff": settings.cutoff,
                 "skin": settings.skin,
             }
-            with running(contestants, threads, options) as workers:
+            with running(contestants, threads, options, settings.limit) as workers:
                 # One task after the other, from small to large: memory peaks of a task then follow the system.
                 for task in settings.tasks:
                     for system in systems:

@@ -6,6 +6,7 @@ What a contestant is, and what an adapter may add to it, stands in this folder's
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import difflib
 import importlib
@@ -23,6 +24,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -33,7 +35,6 @@ WARM_UP = 3  # calls before the clock runs; a call longer than PATIENCE is warm 
 PATIENCE = 5.0  # s
 GAP = 15.0  # Å between molecules evaluated together
 DISPLACEMENT = 0.01  # Å; atoms move between calls, as in dynamics, so that no calculator answers from memory
-GETTERS = {"energy": "get_potential_energy", "forces": "get_forces", "stress": "get_stress"}
 TEMPERATURE = 300.0  # K, at the start of dynamics
 TIME_STEP = 1.0  # fs
 
@@ -88,12 +89,8 @@ def load_factory(text: str) -> tuple[ModuleType, Callable[..., Any]]:
 
 
 def make(stage: Stage, calculator: str, options: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-    """Build the calculator; it is given all of its own options, and of the others those that its factory names.
-
-    Returns:
-        tasks it can do, versions, the precision it was asked for ("own" if it does not take one), and what its
-        adapter says about it.
-    """
+    """Build the calculator, given all of its own options and those of the others that its factory names; facts of it.
+    The precision is the one it was asked for, "own" if it takes none."""
     stage.module, factory = load_factory(calculator)
     named = inspect.signature(factory).parameters
     given = {key: value for key, value in options.items() if key in named and value is not None} | own
@@ -103,17 +100,11 @@ def make(stage: Stage, calculator: str, options: dict[str, Any], own: dict[str, 
     packages = [*more.get("PACKAGES", [calculator.split(":")[0].split(".")[0]]), "ase", "numpy", "torch"]
     versions = {"python": platform.python_version()}
     for package in packages:
-        try:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return {
-        "tasks": [*ANY_CALCULATOR, *(task for task in TASKS if task in more and task not in ANY_CALCULATOR)],
-        "split": "split" in more,
-        "dtype": given.get("dtype", "own"),
-        "versions": versions,
-        "about": about,
-    }
+    tasks = [*ANY_CALCULATOR, *(task for task in TASKS if task in more and task not in ANY_CALCULATOR)]
+    facts = {"tasks": tasks, "split": "split" in more, "dtype": given.get("dtype", "own")}
+    return {**facts, "versions": versions, "about": about}
 
 
 def structures_of(described: list[dict[str, Any]]) -> list[Any]:
@@ -167,11 +158,8 @@ def dynamics(calculator: Any, structures: list[Any]) -> Callable[[], Any]:
 
 
 def forces(calculator: Any, structures: list[Any]) -> Callable[[], Any]:
-    """Forces as molecular dynamics asks for them: once, after the atoms have moved a little.
-
-    The energy is not asked for apart: a calculator that knows it anyway does not gain, one that would compute
-    everything again for it does not lose.
-    """
+    """Forces as molecular dynamics asks for them: once, after the atoms have moved a little. The energy is not asked
+    for apart: nobody gains who knows it anyway, nobody loses who would compute everything again for it."""
     import numpy as np
 
     random = np.random.default_rng(0)
@@ -241,11 +229,9 @@ def memory(name: str) -> float:
 
 def forget_peak() -> None:
     """Hand freed memory back and let the kernel count the peak from here, where it can."""
-    try:
+    with contextlib.suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
-    except (OSError, AttributeError, TypeError):
-        return
 
 
 def pin(threads: int) -> None:
@@ -256,19 +242,34 @@ def pin(threads: int) -> None:
 
 
 def evaluate(stage: Stage, structure: dict[str, Any], properties: list[str]) -> dict[str, Any]:
-    """Energy (eV), forces (eV/Å), stress (Voigt, eV/Å^3) of one structure; None for what the calculator lacks."""
+    """Energy (eV), forces (eV/Å), stress (Voigt, eV/Å^3) of one structure; None for what the calculator lacks.
+
+    The energy is the one whose slope the forces are, where the calculator has two. `reasons`: why a property failed.
+    """
     import numpy as np
     from ase.calculators.calculator import PropertyNotImplementedError
 
     (atoms,) = structures_of([structure])
     atoms.calc = stage.calculator
+    getters = {"energy": [atoms.get_potential_energy], "forces": [atoms.get_forces],
+               "stress": [atoms.get_stress]}  # fmt: skip
+    if "free_energy" in getattr(stage.calculator, "implemented_properties", ()):
+        getters["energy"].insert(0, partial(atoms.get_potential_energy, force_consistent=True))
     found: dict[str, Any] = {}
+    errors: dict[str, Exception] = {}
     for name in properties:
-        try:
-            found[name] = np.asarray(getattr(atoms, GETTERS[name])(), dtype=float).tolist()
-        except PropertyNotImplementedError:
-            found[name] = None
-    return found
+        for get in getters[name]:
+            try:
+                found[name] = np.asarray(get(), dtype=float).tolist()
+                break
+            except PropertyNotImplementedError:
+                found[name] = None
+            except Exception as error:
+                errors[name] = error
+    if errors and all(value is None for value in found.values()):
+        raise next(iter(errors.values()))
+    reasons = {k: f"{type(e).__name__}: {e}" for k, e in errors.items() if found.get(k) is None}
+    return {**found, "reasons": reasons}
 
 
 ORDERS: dict[str, Callable[..., dict[str, Any]]] = {

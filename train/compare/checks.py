@@ -18,6 +18,8 @@ class Check:
     crystal: bool = False  # needs a relaxed crystal
     # value -> limit, sentence
     limits: dict[str, tuple[float, str]] = field(default_factory=dict)
+    # value -> another and its floor, up to which the first is no worry: a percentage of next to nothing
+    floors: dict[str, tuple[str, float]] = field(default_factory=dict)
 
 
 CHECKS = {
@@ -69,6 +71,7 @@ CHECKS = {
             "curl_percent": (0.2, "forces have a curl: no energy has such a slope, and none is conserved"),
             "path_step": (1.0, "the energy jumps along a path, or forces miss part of its slope"),
         },
+        floors={"slope_percent": ("slope_error", 1.0)},
     ),
     "dynamics": Check(
         "Energy in dynamics",
@@ -100,6 +103,7 @@ CHECKS = {
             "a0": ("a0", "Å"),
             "V0": ("V0", "Å³/atom"),
             "B0": ("B0", "GPa"),
+            "B0_shape": ("B at fixed shape", "GPa"),
             "B0_prime": ("B0′", ""),
             "E0": ("E0", "eV/atom"),
             "misfit": ("misfit", "meV/atom"),
@@ -116,7 +120,8 @@ CHECKS = {
             "C11": ("C11", "GPa"),
             "C12": ("C12", "GPa"),
             "C44": ("C44", "GPa"),
-            "bulk_modulus": ("B (Voigt)", "GPa"),
+            "bulk_modulus": ("B (Voigt, equal strains)", "GPa"),
+            "bulk_reuss": ("B (Reuss, under pressure)", "GPa"),
             "energy_check": ("against energies", "%"),
             "asymmetry": ("asymmetry", "%"),
             "smallest_eigenvalue": ("smallest eigenvalue", "GPa"),
@@ -155,8 +160,9 @@ CHECKS = {
     ),
     "vacancy": Check(
         "Vacancy",
-        "An atom taken out of a supercell of fixed size, the others relaxed after a random push of 0.01 Å. Needs a "
-        "crystal of one element. Of one size of cell: images of the vacancy still see each other.",
+        "An atom taken out of a supercell of fixed size, the others relaxed after a random push of 0.01 Å; the lowest "
+        "of the sites that symmetry tells apart. Needs a crystal of one element. Of one size of cell: images of the "
+        "vacancy still see each other.",
         {
             "vacancy": ("formation energy", "eV"),
             "unrelaxed": ("unrelaxed", "eV"),
@@ -171,6 +177,7 @@ NEGATIVE = {
     "smallest_eigenvalue": "the crystal is mechanically unstable",
     "vacancy": "the crystal gains energy by losing atoms",
     "B0": "the crystal is softer than nothing",
+    "B0_shape": "the crystal is softer than nothing",
 }
 SURE = 3.0  # standard errors; a drift within is none
 
@@ -187,6 +194,9 @@ def worries(name: str, result: dict[str, Any]) -> list[str]:
     for key, (limit, sentence) in CHECKS[name].limits.items():
         value = values.get(key, 0.0)
         noise = SURE * values.get(f"{key}_error", 0.0)
+        other, floor = CHECKS[name].floors.get(key, ("", 0.0))
+        if abs(values.get(other, float("inf"))) <= floor:
+            continue
         if not abs(value) <= max(limit, noise):
             label, unit = CHECKS[name].values[key]
             what = result.get("named", {}).get(key, f"{label} {value:.3g} {unit}".rstrip())

@@ -48,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument(
         "--calculator", action="append", default=[], metavar="[NAME=]WHAT",
-        help="a model file of potential-train, a preset (untrained), MODULE:FACTORY or FILE.py:FACTORY; repeat it",
+        help="model of potential-train, SNAP (NAME.snapcoeff), preset, MODULE:FACTORY or FILE.py:FACTORY; repeat it",
     )  # fmt: skip
     p.add_argument(
         "--python",
@@ -129,6 +129,13 @@ def add_checks(p: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help="value to print beside: a0, B0, C11, vacancy, ...",
     )
+    g.add_argument(
+        "--limit",
+        type=float,
+        default=600.0,
+        metavar="S",
+        help="longest time of one answer of a calculator, which is stopped after it (default: 600)",
+    )
     g.add_argument("--steps", type=int, default=400, metavar="N", help="of dynamics (default: 400)")
     g.add_argument("--temperature", type=float, default=300.0, metavar="K", help="of dynamics (default: 300)")
     g.add_argument("--seed", type=int, default=0, help="of rotations, directions, velocities (default: 0)")
@@ -142,7 +149,7 @@ def add_speed(p: argparse.ArgumentParser) -> None:
         help="as for potential-bench, or none (default: the largest test frame, also repeated to about 500 atoms)",
     )  # fmt: skip
     g.add_argument(
-        "--speed-dtype", choices=("float32", "float64"), default="float32", help="(default: float32)"
+        "--speed-dtype", choices=("float32", "float64"), help="of the clock (default: that of --dtype)"
     )
     g.add_argument(
         "--rounds", type=int, default=15, metavar="N", help="turns of every contestant (default: 15)"
@@ -169,7 +176,7 @@ def request(args: argparse.Namespace) -> Request:
             raise ValueError(
                 f"--checks {name}: there is no such check{suggestion(name, CHECKS)}; there are {', '.join(CHECKS)}"
             )
-    for option in ("block", "rounds", "seconds", "cutoff", "steps", "temperature"):
+    for option in ("block", "limit", "rounds", "seconds", "cutoff", "steps", "temperature"):
         if not 0 < getattr(args, option) < 1e9:
             raise ValueError(f"--{option} {getattr(args, option)}: it must be positive")
     if args.steps < LEAST_STEPS:
@@ -188,10 +195,11 @@ def request(args: argparse.Namespace) -> Request:
             values[name] = float(number)
         except ValueError:
             raise ValueError(f"--known {text}: expected a number after {name}=") from None
-    same = ("crystal", "group_key", "align", "measure", "block", "dtype", "speed_dtype", "systems", "rounds", "seconds",
+    same = ("crystal", "group_key", "align", "measure", "block", "dtype", "limit", "systems", "rounds", "seconds",
             "cutoff", "skin", "steps", "temperature", "seed")  # fmt: skip
     who = contestants(args.calculator, args.python, args.option)
-    return Request(who, wanted, known=values, **{name: getattr(args, name) for name in same})
+    more = {name: getattr(args, name) for name in same}
+    return Request(who, wanted, known=values, speed_dtype=args.speed_dtype or args.dtype, **more)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -11,11 +11,12 @@ from potential.analysis.worker import suggestion
 from train.config import PRESETS
 from train.toml import parse_assignment
 
+SNAP = "potential.linear.snap_calculator:SnapCalculator"
 OURS = "train.contestant:factory"  # named, not imported: it runs in the contestant's process
 
 
 def contestant(text: str) -> Contestant:
-    """A model file, a preset or a factory, each with its name or without.
+    """A model file, a SNAP, a preset or a factory, each with its name or without.
 
     Raises:
         ValueError: none of these.
@@ -24,7 +25,8 @@ def contestant(text: str) -> Contestant:
     if not equals:
         name, what = "", text
     if Path(what).is_file() and not what.endswith(".py"):
-        return Contestant(name or Path(what).stem, OURS, options={"model": what})
+        factory = SNAP if what.endswith(".snapcoeff") else OURS
+        return Contestant(name or Path(what).stem, factory, options={"model": what})
     if what.rpartition("-")[2] in PRESETS:
         return Contestant(name or what, OURS, options={"preset": what})
     if ":" not in what:

@@ -14,10 +14,14 @@ from ase.eos import EquationOfState
 from ase.filters import FrechetCellFilter
 from ase.optimize import BFGS
 
+from potential.graph import from_atoms
+from train.compare.lattice import is_cubic
 from train.data.dataset import Frame
 from train.data.files import read_structures
 
 AT_REST = 0.05  # eV/Å; largest force of a test frame that is taken for a crystal at rest
+VACUUM = 5.0  # Å; an empty layer of this thickness is a surface
+NEIGHBORS = 8  # within that distance, around every atom of a solid
 FMAX = 1e-4  # eV/Å, of relaxations
 STEPS = 300
 FAR = 1.6  # times the volume of the start
@@ -45,23 +49,39 @@ def find_crystal(given: str, frames: Sequence[Frame]) -> tuple[Atoms | None, str
         return bare(atoms), f"the first structure of {given}"
     if given:
         return built(given), f"{given}, built by ase.build.bulk"
-    periodic = [frame for frame in frames if frame.atoms.pbc.all()]
-    if not periodic:
-        return None, "the test set has no structure that is periodic in all directions; give --crystal"
+    dense = [frame for frame in frames if frame.atoms.pbc.all() and is_dense(frame.atoms)]
+    if not dense:
+        return None, "the test set has no structure that is periodic and without vacuum; give --crystal"
     quiet = [
-        f
-        for f in periodic
-        if f.forces is not None and np.abs(f.forces).max() < AT_REST and f.energy is not None
+        f for f in dense if f.forces is not None and np.abs(f.forces).max() < AT_REST and f.energy is not None
     ]
+    formulas = sorted({str(f.atoms.symbols.formula.reduce()[0]) for f in quiet or dense})
+    if len(formulas) > 1:
+        what = f"test frames with forces below {AT_REST} eV/Å" if quiet else "periodic test frames"
+        return None, f"{what} are of several compositions ({', '.join(formulas)}); give --crystal"
     if quiet:
         lowest = min(quiet, key=lambda frame: float(frame.energy or 0.0) / len(frame.atoms))
         where = f"{lowest.name}, the lowest in energy of those with forces below {AT_REST} eV/Å"
         return bare(lowest.atoms), where
-    symbols = {symbol for frame in periodic for symbol in frame.atoms.get_chemical_symbols()}
-    if len(symbols) > 1:
-        return None, f"no frame of the test set has forces below {AT_REST} eV/Å; give --crystal"
-    (symbol,) = symbols
-    return built(symbol), f"{symbol} as ase.build.bulk knows it, since no test frame is at rest"
+    (formula,) = formulas
+    why = f"no frame of the test set has forces below {AT_REST} eV/Å"
+    if len(set(dense[0].atoms.numbers)) > 1:
+        return None, f"{why}; give --crystal"
+    try:
+        return built(formula), f"{formula} as ase.build.bulk knows it, since no test frame is at rest"
+    except ValueError:
+        return None, f"{why}, and ase.build.bulk does not build {formula}; give --crystal"
+
+
+def is_dense(atoms: Atoms) -> bool:
+    """Whether a periodic structure fills its cell: no empty layer, and neighbors around every atom."""
+    heights = 1 / np.linalg.norm(np.linalg.inv(atoms.cell.array), axis=0)
+    places = np.sort(atoms.get_scaled_positions(), axis=0)
+    gaps = np.diff(np.concatenate([places, places[:1] + 1]), axis=0).max(axis=0) * heights
+    if gaps.max() > VACUUM:
+        return False
+    counts = np.bincount(from_atoms(atoms, VACUUM).center.numpy(), minlength=len(atoms))
+    return bool(counts.min() >= NEIGHBORS)
 
 
 def built(text: str) -> Atoms:
@@ -91,10 +111,10 @@ def bare(atoms: Atoms) -> Atoms:
 
 
 def relaxed(atoms: Atoms, calculator: Calculator) -> Atoms:
-    """The crystal at rest, by forces and stress; where there is no stress, the volume by an equation of state.
+    """The crystal at rest, by forces and stress; without stress, atoms and the volume of a cubic one.
 
     Raises:
-        ValueError: it does not come to rest, or leaves what it was.
+        ValueError: it does not come to rest, leaves what it was, or has a shape that takes a stress to relax.
     """
     one = atoms.copy()
     one.calc = calculator
@@ -103,6 +123,11 @@ def relaxed(atoms: Atoms, calculator: Calculator) -> Atoms:
     if "stress" in calculator.results:
         done = relax_cell(one)
     else:
+        one = at_rest(one, calculator)
+        if not is_cubic(one):
+            raise ValueError(
+                "its shape cannot be relaxed: the crystal is not cubic, and this calculator gives no stress"
+            )
         for span in (0.15, 0.03):
             ratios = np.linspace(1 - span, 1 + span, 9)
             rows = [
@@ -110,11 +135,13 @@ def relaxed(atoms: Atoms, calculator: Calculator) -> Atoms:
             ]
             volume = EquationOfState(*zip(*rows, strict=True), eos="sj").fit()[0]
             one = scaled(one, float(volume) / one.get_volume())
+        one = at_rest(one, calculator)
         done = True
-    if not done:
+    ratio = one.get_volume() / before
+    if not done or not 1 / FAR < ratio < FAR:
         raise ValueError(
-            f"the crystal does not come to rest (its volume is {one.get_volume() / before:.2f} of what it was): it is "
-            "no minimum of this potential, or the start is too far"
+            f"the crystal does not come to rest (its volume is {ratio:.2f} of what it was): it is no minimum of this "
+            "potential, or the start is too far"
         )
     return bare(one)
 
@@ -164,9 +191,3 @@ def repeats(atoms: Atoms, edge: float = SUPERCELL, most: int = MOST) -> tuple[in
     while len(atoms) * counts.prod() > most and counts.max() > 1:
         counts[int(np.argmax(counts * heights))] -= 1
     return int(counts[0]), int(counts[1]), int(counts[2])
-
-
-def is_cubic(atoms: Atoms) -> bool:
-    """Whether the cell is a cube."""
-    lengths, angles = atoms.cell.lengths(), atoms.cell.angles()
-    return bool(np.ptp(lengths) < 2e-3 * lengths[0] and np.abs(angles - 90).max() < 0.1)

@@ -61,12 +61,21 @@ def deviations(one: PredictedSet, quantity: str) -> Deviations:
     return Deviations(error[known], frame[known], atom[known], len(frames))
 
 
+def known_to_all(rows: Sequence[Deviations]) -> NDArray[np.bool_]:
+    """(n_frames,) Whether all have something of a frame."""
+    shared: NDArray[np.bool_] = np.all(
+        [np.bincount(one.frame, minlength=one.n_frames) > 0 for one in rows], axis=0
+    )
+    return shared
+
+
 def resampled(rows: Sequence[Deviations], power: int, block: int) -> tuple[Floats, Floats] | None:
     """Log errors of contestants (n_contestants,) on the frames that all know, and resampled ones (N, n_contestants)."""
-    pairs = [one.sums(power, block) for one in rows]
-    kept = np.all([labels > 0 for _, labels in pairs], axis=0)
-    if not kept.any():
+    shared = known_to_all(rows)
+    if not shared.any():
         return None
+    pairs = [one.only(shared[one.frame]).sums(power, block) for one in rows]
+    kept = pairs[0][1] > 0
     names = np.array([str(k) for k in range(len(rows))])
     if kept.sum() < 2:  # nothing to weigh
         logs = np.array([np.log(total[kept].sum() / labels[kept].sum()) / power for total, labels in pairs])
@@ -117,8 +126,12 @@ def cosine_of(one: PredictedSet, block: int) -> Interval | None:
     total, labels = (np.add.reduceat(table, starts) for table in tables)
     total, labels = total[labels > 0], labels[labels > 0]
     weights, tail = frame_weights(len(labels), N, np.random.default_rng(0))
-    mean = total.sum() / labels.sum()
-    return interval(float(mean), mean + ((weights @ total) / (weights @ labels) - mean) * np.ravel(tail))
+    left = np.maximum(
+        labels - total, SMALLEST * labels
+    )  # 1 - cosine, whose logarithm keeps intervals below 1
+    log = np.log(left.sum() / labels.sum())
+    drawn = np.exp(log + (np.log((weights @ left) / (weights @ labels)) - log) * np.ravel(tail))
+    return interval(float(1 - np.exp(log)), np.maximum(1 - drawn, -1.0))
 
 
 def groups_of(one: PredictedSet, kinds: dict[str, NDArray[np.str_]], block: int) -> dict[str, Any]:
@@ -141,6 +154,20 @@ def groups_of(one: PredictedSet, kinds: dict[str, NDArray[np.str_]], block: int)
             for value in sorted(set(of_frame))
         }
         table[kind] = of_kind
+    return table
+
+
+def ranking_of(sets: Sequence[PredictedSet], block: int) -> dict[str, dict[str, Any]]:
+    """Quantity -> RMSE of everyone who gives it, on the frames that all of these know, and the number of these."""
+    table: dict[str, dict[str, Any]] = {}
+    for quantity in COMPARED:
+        rows = {one.name: deviations(one, quantity) for one in sets}
+        rows = {name: row for name, row in rows.items() if len(row.error)}
+        if not rows:
+            continue
+        shared = known_to_all(list(rows.values()))
+        errors = {name: error_of(row.only(shared[row.frame]), "rmse", block) for name, row in rows.items()}
+        table[quantity] = {"frames": int(shared.sum()), "rmse": errors if shared.any() else {}}
     return table
 
 

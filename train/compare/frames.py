@@ -12,13 +12,16 @@ from train.compare.remote import Remote
 from train.data.dataset import Frame
 from train.report.run_directory import Floats, PredictedSet
 
-Failure = dict[str, Any]  # frame: position in the test set; name; reason
+Failure = dict[str, Any]  # frame: position in the test set; name; reason; property, where only that failed
 
 
 def predict_frames(
     remote: Remote, frames: Sequence[Frame], kinds: Sequence[str]
-) -> tuple[PredictedSet, list[Failure]]:
-    """Labels and predictions of all frames; NaN where a label is absent, or where the contestant failed."""
+) -> tuple[PredictedSet, list[Failure], list[Failure]]:
+    """Labels and predictions of all frames; NaN where a label is absent, or where the contestant failed.
+
+    Then the frames on which it failed, and those on which it failed to give a property.
+    """
     n_atoms = np.array([len(frame.atoms) for frame in frames])
     total = int(n_atoms.sum())
     energy, stress, forces = (
@@ -27,6 +30,7 @@ def predict_frames(
         np.full((total, 3), np.nan),
     )
     failures: list[Failure] = []
+    gaps: list[Failure] = []
     ends = np.cumsum(n_atoms)
     for k, frame in enumerate(frames):
         try:
@@ -34,6 +38,10 @@ def predict_frames(
         except ValueError as error:
             failures.append({"frame": k, "name": frame.name, "reason": str(error)})
             continue
+        gaps += [
+            {"frame": k, "name": frame.name, "property": name, "reason": reason}
+            for name, reason in remote.reasons.items()
+        ]
         energy[k] = remote.results.get("energy", np.nan)
         forces[ends[k] - n_atoms[k] : ends[k]] = remote.results.get("forces", np.nan)
         if "stress" in remote.results:
@@ -55,7 +63,7 @@ def predict_frames(
         forces_predicted=forces,
         config_type=np.array(kinds, dtype=str),
     )
-    return predicted, failures
+    return predicted, failures, gaps
 
 
 def unknown(*shape: int) -> Floats:

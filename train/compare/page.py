@@ -145,15 +145,16 @@ def speed_section(found: dict[str, Any], colors: dict[str, str], charts: dict[st
     rows = words.speed_rows(found["speed"])
     if not rows:
         return ""
-    first = next(iter(found["contestants"]))
+    first = " or ".join(dict.fromkeys(line["reference"] for line in found["speed"] if "reference" in line))
     told = (
         "<p>Energy and forces through ASE as dynamics asks for them: atoms move 0.01 Å between calls, neighbors "
         "included. CPU time on one pinned thread after a warm-up; contestants take turns, ratios (to "
         f"{escape(first)}) are taken within a turn. Medians and quartiles. Memory: the largest resident size of the "
         "process, interpreter and libraries included.</p>"
     )
-    heading = ["", "", "time<small>ms</small>", "quartiles<small>ms</small>", "time<small>µs/atom</small>",
-               "times the first<small>(quartiles)</small>", "peak memory<small>MiB</small>"]  # fmt: skip
+    heading = ["", "", "precision", "time<small>ms</small>", "quartiles<small>ms</small>",
+               "time<small>µs/atom</small>", f"times {escape(first)}<small>(quartiles)</small>",
+               "peak memory<small>MiB</small>"]  # fmt: skip
     cells = [[wrapped(row[0]), cell(row[1], colors), *map(escape, row[2:])] for row in rows]
     errors = [
         f"{line['contestant']}: {line['error']}"
@@ -161,7 +162,7 @@ def speed_section(found: dict[str, Any], colors: dict[str, str], charts: dict[st
         if "error" in line and "contestant" in line
     ]
     drawn = {panel.title: panel_chart(panel, colors) for panel in panels(found).get("speed", [])}
-    return told + table(heading, cells, 2) + bullets(errors) + grid(drawn, "speed", charts)
+    return told + table(heading, cells, 3) + bullets(errors) + grid(drawn, "speed", charts)
 
 
 def check_section(found: dict[str, Any], check: str, colors: dict[str, str], charts: dict[str, Chart]) -> str:
@@ -175,6 +176,7 @@ def check_section(found: dict[str, Any], check: str, colors: dict[str, str], cha
     drawn = {panel.title: panel_chart(panel, colors) for panel in panels(found).get(check, [])}
     return (
         f"<p>{CHECKS[check].about}</p>{table(heading, cells)}"
+        + bullets(words.notes(found, check))
         + matrices(found, check)
         + grid(drawn, check, charts)
     )

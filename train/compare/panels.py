@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from train.compare.words import on_frames
+
 
 @dataclass(frozen=True)
 class Line:
@@ -118,19 +120,22 @@ def joined(places: np.ndarray, labels: Sequence[str]) -> tuple[list[float], list
 
 
 def trade(found: dict[str, Any]) -> list[Panel]:
-    """Force error (energy error where there are no forces) against time per atom, on the last system of the clock."""
+    """Force error (energy error where there are no forces), on frames of all, against time per atom (last system)."""
     known = [line for line in found["speed"] if "cpu_ms" in line]
     if not known:
         return []
-    system = known[-1]["system"]
-    quantity = "forces" if any("forces" in errors for errors in found["errors"].values()) else "energy"
+    system, speed = known[-1]["system"], found["settings"]["speed_dtype"]
+    quantity = next((name for name in ("forces", "energy") if name in found["ranking"]), "")
+    errors = found["ranking"][quantity]["rmse"] if quantity else {}
     lines = []
     for line in known:
-        error = found["errors"].get(line["contestant"], {}).get(quantity)
-        if line["system"] == system and error is not None and error["rmse"][0] > 1e-3:
-            lines.append(
-                Line(line["contestant"], [1000 * line["cpu_ms"] / line["atoms"]], [error["rmse"][0]])
-            )
+        error = errors.get(line["contestant"])
+        if line["system"] == system and error is not None and error[0] > 1e-3:
+            lines.append(Line(line["contestant"], [1000 * line["cpu_ms"] / line["atoms"]], [error[0]]))
+    if not lines:
+        return []
     unit = {"forces": "meV/Å", "energy": "meV/atom"}[quantity]
-    title = f"Error against time: {system}"
-    return [Panel(title, "µs per atom", f"{quantity} RMSE ({unit})", lines, log=True)] if lines else []
+    title = (
+        f"Error{on_frames(found, quantity)} ({found['settings']['dtype']}) against time ({speed}): {system}"
+    )
+    return [Panel(title, "µs per atom", f"{quantity} RMSE ({unit})", lines, log=True)]

@@ -18,7 +18,8 @@ DEATHS = 3  # of a contestant's process, after which it is not started again
 class Remote(Calculator):  # type: ignore[misc]
     """Energy, forces and, with full periodicity, stress of a contestant; a process that died is started again.
 
-    `options` are for its factory, as far as that names them. `stack` ends the process.
+    `options` are for its factory, as far as that names them. `stack` ends the process, and so does an answer that takes
+    longer than `limit` (s). `reasons`: why it failed to give a property of the last structure.
 
     Raises:
         ValueError: the calculator cannot be made; later: it failed, died, or gave what is not finite.
@@ -27,13 +28,19 @@ class Remote(Calculator):  # type: ignore[misc]
     implemented_properties = ["energy", "free_energy", "forces", "stress"]  # noqa: RUF012
 
     def __init__(
-        self, contestant: Contestant, threads: int, options: Mapping[str, Any], stack: contextlib.ExitStack
+        self,
+        contestant: Contestant,
+        threads: int,
+        options: Mapping[str, Any],
+        stack: contextlib.ExitStack,
+        limit: float,
     ):
         super().__init__()
         self.contestant, self.n_calls, self.n_deaths = contestant, 0, 0
         self._given: set[str] = set()
         self._refused: set[str] = set()
-        self._how = (threads, dict(options), stack)
+        self.reasons: dict[str, str] = {}
+        self._how = (threads, dict(options), stack, limit)
         self.running: Running | None = start(contestant, *self._how)
         self.facts: dict[str, Any] = self.running.facts
 
@@ -48,7 +55,11 @@ class Remote(Calculator):  # type: ignore[misc]
         properties: list[str] | None = None,
         system_changes: list[str] = all_changes,
     ) -> None:
-        """Everything that the contestant has, in one call of its calculator."""
+        """Energy, forces and stress in one order, as far as the contestant has them.
+
+        Raises:
+            ValueError: it failed, or gave nothing finite, of what is asked for.
+        """
         super().calculate(atoms, properties, system_changes)
         assert self.atoms is not None
         self.results = {}
@@ -57,16 +68,24 @@ class Remote(Calculator):  # type: ignore[misc]
             "forces",
             *(["stress"] if self.atoms.pbc.all() and "stress" not in self.lacks else []),
         ]
-        for name, value in self._ask(structure=described(self.atoms), properties=wanted).items():
+        found = self._ask(structure=described(self.atoms), properties=wanted)
+        self.reasons = found.pop("reasons")
+        for name, value in found.items():
+            if name in self.reasons:
+                continue
             if value is None:  # ASE says so if it is asked for
                 self._refused.add(name)
                 continue
-            if not np.isfinite(value).all():
-                raise ValueError(f"{name} is not finite")
             self._given.add(name)
+            if not np.isfinite(value).all():
+                self.reasons[name] = f"{name} is not finite"
+                continue
             self.results[name] = np.array(value) if name != "energy" else value
         if "energy" in self.results:
             self.results["free_energy"] = self.results["energy"]
+        for name, reason in self.reasons.items():
+            if name in (properties or []) or not self.results:
+                raise ValueError(reason)
 
     def _ask(self, **order: Any) -> dict[str, Any]:
         if self.running is None:

@@ -16,14 +16,17 @@ from train.directory import write_text
 from train.report.page import to_json
 from train.report.run_directory import PredictedSet
 
-SPEED = ("system", "contestant", "ms", "quartiles", "µs/atom", "ratio (quartiles)", "peak MiB")
+PICTURES = tuple(f"{name}.{kind}" for name in ("parity", "checks") for kind in ("png", "svg"))
+SPEED = ("system", "contestant", "precision", "ms", "quartiles", "µs/atom", "ratio (quartiles)", "peak MiB")
 
 
 def report(found: dict[str, Any], sets: Sequence[PredictedSet], directory: Path) -> list[str]:
-    """Write everything; the lines to print."""
+    """Write everything, in place of what an earlier comparison left; the lines to print."""
     from train.compare.page import page
     from train.compare.picture import draw
 
+    for name in ("report.html", "comparison.csv", "comparison.json", *PICTURES):
+        (directory / name).unlink(missing_ok=True)
     write_text(directory / "comparison.json", to_json(found))
     write_text(directory / "comparison.csv", as_csv(found))
     pictures = draw(found, sets, directory)
@@ -75,11 +78,9 @@ def check_table(found: dict[str, Any], check: str) -> str:
     if not rows:
         return ""
     head = [CHECKS[check].title, "unit", *names, "known"]
-    return (
-        grid(head, rows)
-        if any(row[-1] != "–" for row in rows)
-        else grid(head[:-1], [row[:-1] for row in rows])
-    )
+    if all(row[-1] == "–" for row in rows):
+        head, rows = head[:-1], [row[:-1] for row in rows]
+    return "\n".join([grid(head, rows), *(f"  {text}" for text in words.notes(found, check))])
 
 
 def as_csv(found: dict[str, Any]) -> str:

@@ -15,10 +15,10 @@ from potential.analysis.speed import Settings, commit, machine, measure
 from potential.analysis.systems import System, build_system
 from train.compare.checks import CHECKS, function_of
 from train.compare.crystal import find_crystal, relaxed, repeats
-from train.compare.errors import errors_of, groups_of, pairs_of
+from train.compare.errors import errors_of, groups_of, pairs_of, ranking_of
 from train.compare.frames import Failure, predict_frames
 from train.compare.remote import Remote, described
-from train.compare.shift import align
+from train.compare.shift import align, doubts
 from train.compare.subject import Subject, choose
 from train.data.dataset import Frame
 from train.origin import command, now, sha256
@@ -40,12 +40,15 @@ class Request:
     measure: str = "rmse"
     block: int = 1
     dtype: str = "float64"  # of errors and checks
-    speed_dtype: str = "float32"
+    speed_dtype: str = (
+        "float64"  # of the clock: errors and times beside each other are those of one precision
+    )
     systems: Sequence[str] = ()  # empty: of the test set; "none": no clock
     rounds: int = 15
     seconds: float = 30.0
     cutoff: float = 5.0
     skin: float = 0.0
+    limit: float = 600.0  # s for each answer of a contestant
     steps: int = 400
     temperature: float = 300.0
     seed: int = 0
@@ -58,6 +61,7 @@ class Answers:
 
     sets: list[PredictedSet]
     failures: dict[str, list[Failure]]
+    gaps: dict[str, list[Failure]]  # frames without one property
     checks: dict[str, dict[str, Any]]
     facts: dict[str, dict[str, Any]]
     broken: dict[str, str]  # contestants that could not be made
@@ -71,9 +75,18 @@ def compare(
     Raises:
         ValueError: no contestant could be made, or none predicted a frame.
     """
-    crystal, where = find_crystal(request.crystal, frames)
+    needed = any(CHECKS[name].crystal for name in request.checks)
+    crystal, where = (
+        find_crystal(request.crystal, frames) if request.crystal or needed else (None, "no check needs one")
+    )
     structures, names, start = choose(frames)
-    how: dict[str, Any] = {"seed": request.seed, "steps": request.steps, "temperature": request.temperature}
+    elements = sorted({int(z) for frame in frames for z in frame.atoms.numbers})
+    how: dict[str, Any] = {
+        "elements": elements,
+        "seed": request.seed,
+        "steps": request.steps,
+        "temperature": request.temperature,
+    }
     subject = Subject(structures, names, start, crystal, where, **how)
     tell(f"crystal: {where}")
     answers = ask_all(frames, request, subject, tell)
@@ -90,11 +103,14 @@ def compare(
         "contestants": {one.name: about(one, answers.facts.get(one.name)) for one in request.contestants},
         "broken": answers.broken,
         "failures": answers.failures,
+        "gaps": answers.gaps,
         "shifts": {name: {**vars(shift), "needed": shift.is_needed} for name, shift in shifts.items()},
+        "doubtful_zeros": doubts(answers.sets),
         "unshifted": {one.name: errors_of(one, request.block).get("energy") for one in answers.sets}
         if shifts
         else {},
         "errors": {one.name: errors_of(one, request.block) for one in sets},
+        "ranking": ranking_of(sets, request.block),
         "groups": {one.name: groups_of(one, kinds, request.block) for one in sets},
         "pairs": pairs_of(sets, request.measure, request.block),
         "checks": answers.checks,
@@ -115,19 +131,19 @@ def about(one: Contestant, facts: Mapping[str, Any] | None) -> dict[str, Any]:
 
 def ask_all(frames: Sequence[Frame], request: Request, subject: Subject, tell: Tell) -> Answers:
     """Every contestant on every frame and in every check. One that fails leaves the others to go on."""
-    answers = Answers([], {}, {}, {}, {})
+    answers = Answers([], {}, {}, {}, {}, {})
     elements = sorted({int(z) for frame in frames for z in frame.atoms.numbers})
     options = {"dtype": request.dtype, "elements": symbols_of(elements), "cutoff": request.cutoff}
     kinds = typed(frames, request.group_key)
     for one in request.contestants:
         with contextlib.ExitStack() as stack:
             try:
-                remote = Remote(one, 1, options, stack)
+                remote = Remote(one, 1, options, stack, request.limit)
             except ValueError as error:
                 answers.broken[one.name] = str(error)
                 tell(f"{error}")
                 continue
-            predicted, failed = predict_frames(remote, frames, kinds)
+            predicted, failed, answers.gaps[one.name] = predict_frames(remote, frames, kinds)
             answers.facts[one.name] = {k: remote.facts[k] for k in ("dtype", "versions", "about")}
             answers.sets.append(predicted)
             answers.failures[one.name] = failed
@@ -145,7 +161,7 @@ def check_all(remote: Remote, request: Request, subject: Subject, tell: Tell) ->
         if CHECKS[name].crystal and own.trouble:
             results[name] = {"failed": own.trouble}
         elif CHECKS[name].crystal and own.relaxed is None:
-            results[name] = {"skipped": own.needs_crystal()}
+            results[name] = {"skipped": own.crystal_text}
         else:
             results[name] = answer(name, remote, own)
         said = {key: text for key, text in results[name].items() if key in ("failed", "skipped")}
@@ -210,6 +226,7 @@ def speed(
         skin=request.skin,
         rounds=request.rounds,
         seconds=request.seconds,
+        limit=request.limit,
     )
     lines = []
     try:

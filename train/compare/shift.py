@@ -13,6 +13,7 @@ ZERO = (
     0.05  # eV/atom; smaller offsets are errors of a potential, not another zero (train/finetune.py says why)
 )
 HALF = 0.5  # of the error has to go with the shift
+ENOUGH = 3  # frames for each shift that is fitted; fewer cannot tell another zero from errors
 
 
 @dataclass(frozen=True)
@@ -22,12 +23,24 @@ class Shift:
     per_element: dict[str, float]  # eV
     rank: int  # independent compositions; fewer than elements: only their sums are known
     before: float  # RMSE in eV/atom
-    after: float
+    after: float  # of these frames themselves
+    frames: int  # to which the shifts were fitted
+
+    @property
+    def is_fair(self) -> bool:
+        """Whether the frames are enough to tell another zero from errors."""
+        return self.frames >= ENOUGH * self.rank
+
+    @property
+    def unfitted(self) -> float:
+        """The error after, in eV/atom, as of frames that the shifts were not fitted to."""
+        left = self.frames - self.rank
+        return self.after * (self.frames / left) ** 0.5 if left > 0 else float("inf")
 
     @property
     def is_needed(self) -> bool:
         """Whether the two zeros differ, rather than the energies."""
-        return self.before > ZERO and self.after < HALF * self.before
+        return self.is_fair and self.before > ZERO and self.unfitted < HALF * self.before
 
 
 def compositions(one: PredictedSet) -> tuple[list[str], Floats]:
@@ -50,7 +63,7 @@ def fitted(one: PredictedSet) -> Shift | None:
     found, _, rank, _ = np.linalg.lstsq(rows, gap[known], rcond=1e-9)
     left = gap[known] - rows @ found
     before, after = (float(np.sqrt(np.mean(x**2))) for x in (gap[known], left))
-    return Shift(dict(zip(elements, found.tolist(), strict=True)), int(rank), before, after)
+    return Shift(dict(zip(elements, found.tolist(), strict=True)), int(rank), before, after, int(known.sum()))
 
 
 def shifted(one: PredictedSet, shift: Shift) -> PredictedSet:
@@ -64,11 +77,23 @@ def align(sets: Sequence[PredictedSet], mode: str) -> tuple[list[PredictedSet], 
     """The sets as they are compared, and the shifts applied: to all contestants, or to none.
 
     `mode`: "never", "always", or "auto": where one contestant has another zero, since a fitted one alone would have
-    an advantage.
+    an advantage; and only if there are frames enough for the shifts of every contestant.
     """
     found = {one.name: fitted(one) for one in sets}
     known = {name: shift for name, shift in found.items() if shift is not None}
-    wanted = mode == "always" or (mode == "auto" and any(shift.is_needed for shift in known.values()))
+    fair = all(shift.is_fair for shift in known.values())
+    needed = fair and any(shift.is_needed for shift in known.values())
+    wanted = mode == "always" or (mode == "auto" and needed)
     if not wanted:
         return list(sets), {}
     return [shifted(one, known[one.name]) if one.name in known else one for one in sets], known
+
+
+def doubts(sets: Sequence[PredictedSet]) -> list[str]:
+    """Who may have another zero, or errors, with frames too few to tell."""
+    found = {one.name: fitted(one) for one in sets}
+    return [
+        name
+        for name, shift in found.items()
+        if shift is not None and shift.before > ZERO and not shift.is_fair
+    ]

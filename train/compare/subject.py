@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from ase import Atoms
@@ -23,17 +23,12 @@ class Subject:
     start: Atoms  # where dynamics begins if there is no crystal
     crystal: Atoms | None
     crystal_text: str  # where it comes from, or why there is none
+    elements: Sequence[int] = ()  # Z of all test frames
     seed: int = 0
     steps: int = 400  # of dynamics
     temperature: float = 300.0  # K
     relaxed: Atoms | None = None  # the crystal as this contestant relaxed it
-    trouble: str = field(default="")  # why it could not
-
-    def needs_crystal(self) -> str:
-        """Why there is no relaxed crystal; empty where there is one."""
-        if self.crystal is None:
-            return self.crystal_text
-        return self.trouble
+    trouble: str = ""  # why it could not
 
 
 def choose(frames: Sequence[Frame]) -> tuple[list[Atoms], list[str], Atoms]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isnan
 from typing import Any
 
 from train.compare.checks import CHECKS, worries
@@ -23,16 +24,26 @@ def findings(found: dict[str, Any]) -> list[str]:
     """Who has the smallest errors, and how others differ from the first contestant."""
     lines = []
     for quantity in COMPARED:
-        known = {name: one[quantity] for name, one in found["errors"].items() if quantity in one}
-        if not known:
+        if quantity not in found["ranking"]:
             continue
-        best = min(known, key=lambda name: known[name]["rmse"][0])
-        text = f"{quantity}: {best} has an RMSE of {told(known[best]['rmse'], UNITS[quantity])}"
-        rest = [f"{name} {told(one['rmse'])}" for name, one in known.items() if name != best]
+        known = found["ranking"][quantity]["rmse"]
+        if not known:
+            lines.append(f"{quantity}: nobody is ranked: no frame was predicted by all")
+            continue
+        best = min(known, key=lambda name: known[name][0])
+        text = f"{quantity}{on_frames(found, quantity)}: {best} has an RMSE of {told(known[best], UNITS[quantity])}"
+        rest = [f"{name} {told(one)}" for name, one in known.items() if name != best]
         lines.append(text + (f"; {', '.join(rest)}" if rest else ""))
     first = next(iter(found["errors"]))
     some = [row for row in found["pairs"] if row["one"] == first]
     return [*lines, *(difference(row, found["settings"]["measure"]) for row in some)]
+
+
+def on_frames(found: dict[str, Any], quantity: str) -> str:
+    """`, on 9 of 12 frames, those that all predicted`; nothing where nobody failed on any."""
+    shared = found["ranking"][quantity]["frames"]
+    most = max(one[quantity]["frames"] for one in found["errors"].values() if quantity in one)
+    return f", on {shared} of {found['frames']} frames, those that all predicted" if shared < most else ""
 
 
 def difference(row: dict[str, Any], measure: str) -> str:
@@ -44,7 +55,10 @@ def difference(row: dict[str, Any], measure: str) -> str:
         else [-x for x in (row["difference"][k] for k in (0, 2, 1))]
     )
     ratio = f", {value(row['ratio'], relative=True)}" if row["ratio"] else ""
-    if not row["p_holm"] < LEVEL:  # not known: NaN
+    if isnan(row["p_holm"]):
+        what = "one frame" if row["frames"] == 1 else f"{row['frames']} frames in one block"
+        return f"{names}: {what}: nothing can be said ({value(row['difference'], UNITS[row['quantity']])}{ratio})"
+    if row["p_holm"] >= LEVEL:
         return f"{names}: no difference is shown ({value(row['difference'], UNITS[row['quantity']])}{ratio})"
     way = "larger" if row["difference"][0] > 0 else "smaller"
     return f"{names}: {way} by {value(size, UNITS[row['quantity']])}{ratio}"
@@ -71,7 +85,13 @@ def skipped(found: dict[str, Any]) -> list[str]:
             if "skipped" in result:
                 reasons.setdefault(f"{CHECKS[check].title}: {result['skipped']}", []).append(name)
     everyone = set(found["checks"])
-    return [
+    given = {key for of in found["checks"].values() for one in of.values() for key in one.get("values", {})}
+    unused = [
+        f"--known {key}={x:g} stands beside nothing: no contestant has a value of it"
+        for key, x in found["settings"]["known"].items()
+        if key not in given
+    ]
+    return unused + [
         text if set(names) == everyone else f"{text} ({', '.join(names)})" for text, names in reasons.items()
     ]
 
@@ -80,13 +100,14 @@ def failure_lines(found: dict[str, Any]) -> list[str]:
     """Contestants and frames that failed, with the reasons."""
     lines = [f"{name} could not be made: {reason}" for name, reason in found["broken"].items()]
     for name, failures in found["failures"].items():
-        reasons: dict[str, list[str]] = {}
-        for one in failures:
-            reasons.setdefault(one["reason"], []).append(str(one["frame"]))
-        for reason, frames in reasons.items():
+        reasons: dict[tuple[str, str], list[str]] = {}
+        for one in [*failures, *found["gaps"][name]]:
+            what = f" to give {one['property']}" if "property" in one else ""
+            reasons.setdefault((what, one["reason"]), []).append(str(one["frame"]))
+        for (what, reason), frames in reasons.items():
             more = f" and {len(frames) - SHOWN} more" if len(frames) > SHOWN else ""
             lines.append(
-                f"{name} failed on {len(frames)} of {found['frames']} frames: frame{'s' * (len(frames) > 1)} "
+                f"{name} failed{what} on {len(frames)} of {found['frames']} frames: frame{'s' * (len(frames) > 1)} "
                 f"{', '.join(frames[:SHOWN])}{more}, counted from 0: {reason}"
             )
     return lines
@@ -95,7 +116,14 @@ def failure_lines(found: dict[str, Any]) -> list[str]:
 def zero_lines(found: dict[str, Any]) -> list[str]:
     """What was done about the zero of the energies, said openly."""
     if not found["shifts"]:
-        return ["Energies are compared as they are: nobody's zero was moved."]
+        lines = ["Energies are compared as they are: nobody's zero was moved."]
+        if found["doubtful_zeros"]:
+            lines.append(
+                f"Whether {', '.join(found['doubtful_zeros'])} has another zero or errors, so few frames with their "
+                "compositions cannot tell: a fitted shift would take the error away. More frames can; --align always "
+                "shifts anyway."
+            )
+        return lines
     needed = [name for name, shift in found["shifts"].items() if shift["needed"]]
     why = f"since the zero of {', '.join(needed)} is not that of the labels" if needed else "as asked for"
     lines = [
@@ -107,7 +135,8 @@ def zero_lines(found: dict[str, Any]) -> list[str]:
         moves = ", ".join(f"{symbol} {amount:+.4f}" for symbol, amount in shift["per_element"].items())
         lines.append(
             f"{name}: {moves} eV; energy RMSE {1000 * shift['before']:.4g} before, {1000 * shift['after']:.4g} "
-            "meV/atom after."
+            f"meV/atom after: {shift['rank']} shifts fitted to {shift['frames']} frames leave "
+            f"{shift['frames'] - shift['rank']} degrees of freedom."
         )
         if shift["rank"] < len(shift["per_element"]):
             lines.append(
@@ -126,10 +155,11 @@ def method(found: dict[str, Any]) -> list[str]:
         "where one was given.",
         f"Precision of errors and checks: {settings['dtype']}, of the clock: {settings['speed_dtype']}, for those "
         "that can be told; others have their own.",
-        f"Crystal of the checks: {found['crystal']}. Each contestant relaxes it first: its numbers hold at its own "
-        "minimum.",
-        f"Random choices have seed {settings['seed']}; dynamics of {settings['steps']} steps at "
-        f"{settings['temperature']:g} K.",
+        f"Crystal of the checks: {found['crystal']}. Each contestant relaxes it first, atoms and cell (without stress "
+        "atoms and volume, if it is cubic): its numbers hold at its own minimum.",
+        f"Random choices have seed {settings['seed']}; dynamics of {settings['steps']} steps begins with "
+        f"velocities of {settings['temperature']:g} K, from a crystal at rest with twice that, half of which goes into "
+        "its potential energy.",
     ]
 
 
@@ -139,6 +169,7 @@ def statistics(found: dict[str, Any]) -> list[str]:
     lines = [
         "Intervals are 95 %, for one number at a time: test frames weighted at random (Bayesian bootstrap) with "
         "Student's tails. Differences are paired: the same frames, those that both predicted, with the same weights.",
+        "An error of stress is of its 9 components: those off the diagonal count twice, as in its norm.",
         "p-values of differences are corrected for the number of pairs of each quantity (Holm).",
     ]
     if block > 1:
@@ -175,6 +206,15 @@ def limits(found: dict[str, Any]) -> list[str]:
     return [*lines, *(f"{text}: nothing is said about it." for text in missing)]
 
 
+def notes(found: dict[str, Any], check: str) -> list[str]:
+    """What must be known to read the values of a check; what is said of everyone once."""
+    said: dict[str, list[str]] = {}
+    for name, results in found["checks"].items():
+        for text in results.get(check, {}).get("notes", []):
+            said.setdefault(text, []).append(name)
+    return [f"{', '.join(names)}: {text}" for text, names in said.items()]
+
+
 def checks_rows(found: dict[str, Any], check: str) -> tuple[list[str], list[list[str]]]:
     """Contestants with values, and a row for each value: label, unit, its numbers, what was given."""
     names = [name for name, results in found["checks"].items() if "values" in results.get(check, {})]
@@ -195,12 +235,12 @@ def tidy(x: float | None) -> str:
 
 
 def speed_rows(lines: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """System, contestant, ms, its quartiles, µs per atom, ratio with quartiles, peak MiB."""
+    """System, contestant, precision, ms, its quartiles, µs per atom, ratio with quartiles, peak MiB."""
     rows = []
     for line in lines:
         if "contestant" not in line:
             continue
-        start = [line["system"], line["contestant"]]
+        start = [line["system"], line["contestant"], line["dtype"]]
         if "error" in line:
             rows.append([*start, "failed", "", "", "", ""])
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ STEPS = (
     1e-3,
 )  # Å, RMS displacement of a coordinate; a fault shows with both, curvature and rounding with one
 REACH = 0.08  # Å, RMS displacement of a coordinate at the ends of the path
+AT_REST = 0.05  # eV/Å, RMS force component
+WAKE = 0.05  # Å
 POINTS = 61  # of the path; a multiple of four, and one
 
 
@@ -29,6 +32,10 @@ def conservation(calculator: Calculator, subject: Subject) -> dict[str, Any]:
     is zero for every force that is the slope of some energy. `path_step`: largest difference of energy and work between
     two points of a path, with the error of the quadrature (meV).
     """
+    subject, n_woken = awake(calculator, subject)
+    notes = (
+        [f"{n_woken} of the frames are at rest; their atoms were moved by {WAKE} Å first"] if n_woken else []
+    )
     found = [stencils(calculator, subject, step) for step in STEPS]
     gap, curl = (min(one[k] for one in found) for k in (0, 1))
     size = rms(np.concatenate([forces_of(atoms, calculator)[1].ravel() for atoms in subject.structures]))
@@ -47,7 +54,20 @@ def conservation(calculator: Calculator, subject: Subject) -> dict[str, Any]:
         "x": distance.tolist(),
         "unexplained": (1000 * np.concatenate([[0.0], np.cumsum(left)])).tolist(),
     }
-    return {"values": values, "curve": curve, "on": list(subject.names)}
+    return {"values": values, "curve": curve, "on": list(subject.names), "notes": notes}
+
+
+def awake(calculator: Calculator, subject: Subject) -> tuple[Subject, int]:
+    """The subject with the atoms of structures at rest moved: where forces are zero, most faults of them are too."""
+    rng = np.random.default_rng(subject.seed)
+    structures, n_woken = [], 0
+    for atoms in subject.structures:
+        if rms(forces_of(atoms, calculator)[1]) < AT_REST:
+            atoms = atoms.copy()
+            atoms.positions += WAKE * rng.normal(size=(len(atoms), 3))
+            n_woken += 1
+        structures.append(atoms)
+    return replace(subject, structures=structures), n_woken
 
 
 def stencils(calculator: Calculator, subject: Subject, step: float) -> tuple[float, float]:

@@ -12,7 +12,7 @@ from ase.data import atomic_numbers, chemical_symbols, covalent_radii
 
 from train.compare.subject import Subject
 
-MOST = 6  # pairs of elements
+MOST = 21  # pairs of elements: those of six
 POINTS = 60
 NEAR, FAR = 0.5, 4.0  # of the sum of the covalent radii
 BONDED = 1.3  # of that sum: within, a bond may have its minimum
@@ -25,8 +25,9 @@ def dimers(calculator: Calculator, subject: Subject) -> dict[str, Any]:
 
     A hole: within the distance of a bond the energy is lowest where no bond can be, or falls again further inside.
     """
-    numbers = sorted({int(z) for atoms in subject.structures for z in atoms.numbers})
-    pairs = list(combinations_with_replacement([chemical_symbols[z] for z in numbers], 2))[:MOST]
+    every = list(combinations_with_replacement([chemical_symbols[z] for z in subject.elements], 2))
+    pairs, left = every[:MOST], ["-".join(pair) for pair in every[MOST:]]
+    notes = [f"{len(left)} of {len(every)} pairs were left out: {', '.join(left)}"] if left else []
     curves, depths, holes = {}, {}, []
     for pair in pairs:
         bond = sum(covalent_radii[atomic_numbers[symbol]] for symbol in pair)
@@ -37,12 +38,9 @@ def dimers(calculator: Calculator, subject: Subject) -> dict[str, Any]:
         curves[name] = {"distance": distance.tolist(), "energy": energy.tolist()}
         depths[name] = {"depth": float(-energy.min()), "at": float(distance[int(np.argmin(energy))])}
         holes += [name] if has_hole(distance / bond, energy) else []
-    return {
-        "values": {"pairs": float(len(pairs)), "holes": float(len(holes))},
-        "curve": curves,
-        "wells": depths,
-        "named": {"holes": ", ".join(holes)},
-    }
+    values = {"pairs": float(len(pairs)), "holes": float(len(holes))}
+    named = {"holes": ", ".join(holes)}
+    return {"values": values, "curve": curves, "wells": depths, "named": named, "notes": notes}
 
 
 def energy_of(pair: tuple[str, str], distance: float, calculator: Calculator) -> float:

@@ -9,6 +9,8 @@ from ase import Atoms, units
 from ase.calculators.calculator import Calculator
 
 from train.compare.crystal import at_rest
+from train.compare.lattice import CUBIC as LEAST
+from train.compare.lattice import MISSING, symmetry_of
 from train.compare.subject import Subject
 
 STRAIN = 4e-3
@@ -19,6 +21,7 @@ VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 def elastic(calculator: Calculator, subject: Subject) -> dict[str, Any]:
     """Constants in GPa, `matrix` with relaxed atoms and `clamped` without; C11, C12, C44 of a cubic crystal.
 
+    `bulk_modulus` (Voigt): under equal strains; `bulk_reuss`: under pressure, which is the bulk modulus of any crystal.
     `energy_check`: largest difference of a diagonal constant from the second difference of the energy, percent.
     `asymmetry`: largest of C - C^T, percent of the largest constant. `smallest_eigenvalue`: below zero, the crystal
     shears by itself.
@@ -43,13 +46,40 @@ def elastic(calculator: Calculator, subject: Subject) -> dict[str, Any]:
     clamped, relaxed = (c / (2 * STRAIN) / units.GPa for c in (clamped, relaxed))
     matrix = (relaxed + relaxed.T) / 2
     largest = np.abs(matrix).max()
-    values = cubic(matrix) if np.abs(matrix - cubic_form(matrix)).max() < CUBIC * largest else {}
+    values, notes = constants(matrix, crystal)
     values |= {"bulk_modulus": float(matrix[:3, :3].mean())}
+    if np.linalg.eigvalsh(matrix)[0] > 0:
+        values |= {"bulk_reuss": float(1 / np.linalg.inv(matrix)[:3, :3].sum())}
     values |= {"energy_check": 100 * float(np.abs(second / np.diag(matrix) - 1).max())}
     values |= {"asymmetry": 100 * float(np.abs(relaxed - relaxed.T).max() / largest)}
     values |= {"smallest_eigenvalue": float(np.linalg.eigvalsh(matrix)[0])}
     matrices = {"matrix": matrix.tolist(), "clamped": ((clamped + clamped.T) / 2).tolist()}
-    return {"values": values, **matrices, "pressure": float(-start.get_stress()[:3].mean() / units.GPa)}
+    pressure = float(-start.get_stress()[:3].mean() / units.GPa)
+    return {"values": values, **matrices, "pressure": pressure, "notes": notes}
+
+
+def constants(matrix: np.ndarray, crystal: Atoms) -> tuple[dict[str, float], list[str]]:
+    """C11, C12, C44 (GPa) in the axes of a cubic lattice, however the cell is turned; or a note why there are none."""
+    found = symmetry_of(crystal)
+    if found is not None and found.number < LEAST:
+        return {}, ["no C11, C12, C44: the crystal is not cubic"]
+    own = matrix if found is None else turned(matrix, found.std_rotation_matrix)
+    if np.abs(own - cubic_form(own)).max() < CUBIC * np.abs(own).max():
+        return cubic(own), []
+    why = f"to find the axes of the lattice {MISSING}" if found is None else "the constants are too noisy"
+    return {}, [f"no C11, C12, C44: the matrix has no cubic form; {why}"]
+
+
+def turned(matrix: np.ndarray, turn: np.ndarray) -> np.ndarray:
+    """The matrix in axes in which a vector x is `turn` @ x."""
+    index = np.zeros((3, 3), dtype=int)
+    for k, (a, b) in enumerate(VOIGT):
+        index[a, b] = index[b, a] = k
+    full = matrix[index[:, :, None, None], index[None, None]]
+    full = np.einsum("ai,bj,ck,dl,ijkl->abcd", turn, turn, turn, turn, full, optimize=True)
+    rows, columns = np.array(VOIGT).T
+    own: np.ndarray = full[rows[:, None], columns[:, None], rows[None], columns[None]]
+    return own
 
 
 def strained(atoms: Atoms, j: int, strain: float) -> Atoms:

@@ -10,16 +10,18 @@ from ase import units
 from ase.calculators.calculator import Calculator
 from ase.eos import EquationOfState, birchmurnaghan
 
-from train.compare.crystal import energy_at_rest, is_cubic, scaled
+from train.compare.crystal import energy_at_rest, scaled
+from train.compare.lattice import MISSING, conventional_atoms, is_cubic
 from train.compare.subject import Subject
 
 SPAN, POINTS = 0.06, 13  # of volumes about the relaxed one
 
 
 def eos(calculator: Calculator, subject: Subject) -> dict[str, Any]:
-    """V0 (Å^3/atom), a0 (Å, of a cube), E0 (eV/atom), B0 (GPa), its pressure derivative, misfit (meV/atom).
+    """V0 (Å^3/atom), a0 (Å, of a cubic lattice), E0 (eV/atom), B0 (GPa), its pressure derivative, misfit (meV/atom).
 
-    Birch-Murnaghan, with the atoms relaxed at every volume.
+    Birch-Murnaghan, with the atoms relaxed at every volume and the shape of the cell kept: of a crystal that is not
+    cubic, `B0_shape` is no bulk modulus.
 
     Raises:
         ValueError: no minimum within the volumes.
@@ -40,9 +42,17 @@ def eos(calculator: Calculator, subject: Subject) -> dict[str, Any]:
             f"no minimum of the energy within {100 * SPAN:g} % of the volume: {error}"
         ) from error
     misfit = float(np.sqrt(np.mean((birchmurnaghan(volumes, *found.eos_parameters) - energies) ** 2)))
-    values = {"V0": float(volume), "E0": float(energy), "B0": float(bulk / units.GPa)}
+    is_cube, notes = is_cubic(crystal), []
+    values = {"V0": float(volume), "E0": float(energy)}
+    values |= {"B0" if is_cube else "B0_shape": float(bulk / units.GPa)}
     values |= {"B0_prime": float(found.eos_parameters[2]), "misfit": 1000 * misfit}
-    if is_cubic(crystal):
-        values = {"a0": float((volume * n) ** (1 / 3)), **values}
+    if not is_cube:
+        notes.append(
+            "the crystal is not cubic, and its cell keeps its shape: the bulk modulus is that of the elastic constants"
+        )
+    elif (of_cell := conventional_atoms(crystal)) is not None:
+        values = {"a0": float((volume * of_cell) ** (1 / 3)), **values}
+    else:
+        notes.append(f"no a0, only V0: the conventional cell {MISSING}")
     curve = {"volume": volumes.tolist(), "energy": (1000 * (energies - energy)).tolist()}
-    return {"values": values, "curve": curve}
+    return {"values": values, "curve": curve, "notes": notes}
