@@ -49,7 +49,7 @@ def elastic(calculator: Calculator, subject: Subject) -> dict[str, Any]:
     values, notes = constants(matrix, crystal)
     values |= {"bulk_modulus": float(matrix[:3, :3].mean())}
     if np.linalg.eigvalsh(matrix)[0] > 0:
-        values |= {"bulk_reuss": float(1 / np.linalg.inv(matrix)[:3, :3].sum())}
+        values |= {"bulk_reuss": under_pressure(matrix)}
     values |= {"energy_check": 100 * float(np.abs(second / np.diag(matrix) - 1).max())}
     values |= {"asymmetry": 100 * float(np.abs(relaxed - relaxed.T).max() / largest)}
     values |= {"smallest_eigenvalue": float(np.linalg.eigvalsh(matrix)[0])}
@@ -68,6 +68,11 @@ def constants(matrix: np.ndarray, crystal: Atoms) -> tuple[dict[str, float], lis
         return cubic(own), []
     why = f"to find the axes of the lattice {MISSING}" if found is None else "the constants are too noisy"
     return {}, [f"no C11, C12, C44: the matrix has no cubic form; {why}"]
+
+
+def under_pressure(matrix: np.ndarray) -> float:
+    """The bulk modulus of Reuss: what the shape of the cell gives way to is taken in (Hill 1952)."""
+    return float(1 / np.linalg.inv(matrix)[:3, :3].sum())
 
 
 def turned(matrix: np.ndarray, turn: np.ndarray) -> np.ndarray:
