@@ -243,9 +243,7 @@ def pin(threads: int) -> None:
 
 def evaluate(stage: Stage, structure: dict[str, Any], properties: list[str]) -> dict[str, Any]:
     """Energy (eV), forces (eV/Å), stress (Voigt, eV/Å^3) of one structure; None for what the calculator lacks.
-
-    The energy is the one whose slope the forces are, where the calculator has two. `reasons`: why a property failed.
-    """
+    The energy is the one whose slope the forces are, where it has two. `reasons`: why a property failed."""
     import numpy as np
     from ase.calculators.calculator import PropertyNotImplementedError
 
