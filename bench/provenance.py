@@ -16,8 +16,13 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def spell(command: Sequence[str]) -> str:
-    """A command as text; of absolute paths only the names, which mean something on other machines."""
-    return shlex.join([Path(word).name if Path(word).is_absolute() else word for word in command])
+    """A command as text; of absolute paths, also after a "=", only the names, which mean something elsewhere."""
+
+    def short(word: str) -> str:
+        key, equals, value = word.rpartition("=")
+        return key + equals + (Path(value).name if Path(value).is_absolute() else value)
+
+    return shlex.join(map(short, command))
 
 
 def provenance() -> dict[str, Any]:

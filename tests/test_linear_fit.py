@@ -95,9 +95,27 @@ def test_the_loss_is_that_of_training() -> None:
     got = 0.0
     for label, factor in factors.items():
         squares = sum(float(t.squares(c)) for kind, t in rows.triangles.items() if kind[0] == label)
-        n = rows.weights[label, "train"] * (1.5 if label == "stress" else 1)  # six stand for nine
-        got += factor * squares / n
+        got += factor * squares / rows.weights[label, "train"]
     assert got == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("ridge", ["evidence", "validation"])
+def test_how_frames_are_split_does_not_change_the_objective(ridge: str) -> None:
+    """Of frames with different weights, training and validation frames together are one set."""
+    model, frames = planted(0.1)
+    samples = [
+        replace(s, weights=torch.full((1, 3), 100.0 if k % 7 == 0 else 1.0, dtype=torch.float64))
+        for k, s in enumerate(prepare(frames, 4.0))
+    ]
+    found = []
+    for sets in ({"train": samples}, {"train": samples[1:20], "valid": [samples[0], *samples[20:]]}):
+        rows = equations(model, sets, Linear(ridge=ridge))
+        c = model.network.coefficients.detach().numpy().ravel()
+        every = solve(rows, model.network, Fit(), Linear(), list(sets))
+        found.append((sum(float(t.squares(0 * c)) for t in rows.triangles.values()), every.coefficients))
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-9)
+    size = float(np.abs(found[0][1]).max())
+    np.testing.assert_allclose(found[1][1], found[0][1], rtol=0, atol=1e-5 * size)
 
 
 @pytest.fixture(scope="module")

@@ -85,7 +85,7 @@ def leave(job: Ready, outcome: Outcome, ranks: Ranks) -> dict[str, Any]:
         "seed": fit.seed,
         "preset": job.config.model.get("preset"),
         "parameters": sum(p.numel() for p in potential.parameters()),
-        "seconds": round(outcome.seconds, 1),
+        "seconds": outcome.seconds,
         "why": [*job.why, *told],
         "labels": job.sets.labels,
         "e0": job.e0.e0,

@@ -32,7 +32,7 @@ def points(found: dict[str, Any], test: str, quantity: str, time: str) -> list[P
     models = found["tests"][test][quantity]["models"]
     known: dict[tuple[str, int], list[float]] = {}
     for fit in found["fits"]:
-        if fit.get(time):
+        if fit.get(time) is not None:
             for size in [fit["size"]] if time in BY_SIZE else found["study"]["sizes"]:
                 known.setdefault((fit["model"], size), []).append(fit[time])
     rows = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, cast
 
@@ -17,7 +17,6 @@ from train.linear.design import features
 from train.linear.rows import Array, Triangle, accumulate, merged
 from train.linear.settings import Linear
 from train.linear.solve import Solution, by_evidence, by_relevance, by_validation
-from train.stream import with_unit_weights
 
 FOLDS = 5
 VOIGT = (
@@ -29,7 +28,10 @@ Kind: TypeAlias = tuple[str, str, int]  # label, set, fold
 
 @dataclass(frozen=True)
 class Equations:
-    """All rows: a triangle of each kind, and the sum of the weights of each label, by which errors are averaged."""
+    """All rows: a triangle of each kind, and the sum of the weights of each label, by which errors are averaged.
+
+    Weights are those of the frames as they are: what a set is called, and what else is in it, does not matter.
+    """
 
     triangles: Mapping[Kind, Triangle]
     weights: Mapping[tuple[str, str], float]  # label, set
@@ -38,27 +40,32 @@ class Equations:
 def equations(potential: Potential, sets: Mapping[str, Sequence[Sample]], linear: Linear) -> Equations:
     """Rows of the labelled structures of some sets, in units of the scale of the potential.
 
-    Folds, blocks of each set, are kept apart only where `linear` needs them: each kind has rows waiting in memory.
+    Folds, blocks of each set, are kept apart only where `linear` needs them.
 
     Raises:
         ValueError: labels that are not finite.
     """
     weights: dict[tuple[str, str], float] = {}
+    triangles: dict[Kind, Triangle] = {}
     folds = FOLDS if linear.ridge == "validation" else 1
 
-    def pieces() -> Iterator[tuple[Kind, Array, Array]]:
-        for name, samples in sets.items():
-            for k, sample in enumerate(with_unit_weights(samples)):
-                fold = k * folds // len(samples)
-                for label, x, y, weight in rows(potential, sample):
-                    weights[label, name] = weights.get((label, name), 0.0) + weight * len(y)
-                    yield (label, name, fold), np.sqrt(weight) * x, np.sqrt(weight) * y
+    def pieces(name: str, fold: int, samples: Iterable[Sample]) -> Iterator[tuple[Kind, Array, Array]]:
+        for sample in samples:
+            for label, x, y, counts in rows(potential, sample):
+                weights[label, name] = weights.get((label, name), 0.0) + float(counts.sum())
+                root = np.sqrt(counts)
+                yield (label, name, fold), root[:, None] * x, root * y
 
-    return Equations(accumulate(pieces()), weights)
+    for name, samples in sets.items():
+        for fold in range(folds):
+            block = (samples[k] for k in range(len(samples)) if k * folds // len(samples) == fold)
+            triangles |= accumulate(pieces(name, fold, block))  # so that rows of one block wait at a time
+    return Equations(triangles, weights)
 
 
-def rows(potential: Potential, sample: Sample) -> Iterator[tuple[str, Array, Array, float]]:
-    """For each label of one structure: its name, features (n, F), what is to be explained (n,), its weight.
+def rows(potential: Potential, sample: Sample) -> Iterator[tuple[str, Array, Array, Array]]:
+    """For each label of one structure: its name, features (n, F), what is to be explained (n,), what each row counts
+    (n,): the weight of the label, twice off the diagonal of a virial, as that stands for two of the nine components.
 
     Energy and virial per atom, forces; all without E0 and in units of the scale.
     """
@@ -69,19 +76,18 @@ def rows(potential: Potential, sample: Sample) -> Iterator[tuple[str, Array, Arr
     e0 = torch.tensor(facts.e0, dtype=torch.float64)[species].sum()
     volume = torch.linalg.det(graph.cell[0]).abs()
     one, other = VOIGT
-    twice = torch.tensor([1.0 if a == b else 2**0.5 for a, b in zip(one, other, strict=True)]).double()
     found = {
         "energy": (x.energy[None] / n_atoms, (target.energy - e0) / n_atoms),
         "forces": (x.forces.flatten(0, 1), target.forces.flatten()),
-        "stress": (
-            x.virial[one, other] * (twice / n_atoms)[:, None],
-            target.stress[0][one, other] * volume * twice / n_atoms,
-        ),
+        "stress": (x.virial[one, other] / n_atoms, target.stress[0][one, other] * volume / n_atoms),
     }
     for (label, (left, right)), weight in zip(found.items(), sample.weights[0].tolist(), strict=False):
         known = torch.isfinite(right)
         if weight > 0 and bool(known.any()):
-            yield label, left[known].numpy(), right[known].numpy() / facts.scale, weight
+            counts = np.full(len(right), weight)
+            if label == "stress":
+                counts *= [1.0 if a == b else 2.0 for a, b in zip(one, other, strict=True)]
+            yield label, left[known].numpy(), right[known].numpy() / facts.scale, counts[known.numpy()]
 
 
 def solve(equations: Equations, network: ACE, fit: Fit, linear: Linear, sets: Sequence[str]) -> Solution:
