@@ -537,6 +537,8 @@ def test_front_is_what_nothing_beats() -> None:
     found = {"tests": {"t": {"forces": {"models": models}}}, "fits": fits, "study": {"sizes": [10, 20]}}
     training = {(p.model, p.size): p.best for p in points(found, "t", "forces", "cpu_seconds")}
     assert training == {("a", 10): True, ("a", 20): True, ("b", 10): False}
+    found["fits"] = [{**fit, "cpu_seconds": 0.0 if fit["model"] == "b" else 1.0} for fit in fits]
+    assert ("b", 10) in {(p.model, p.size) for p in points(found, "t", "forces", "cpu_seconds")}  # a fast one
     use = {(p.model, p.size): p.time for p in points(found, "t", "forces", "us_per_atom")}
     assert use == {("a", 10): 3.0, ("a", 20): 3.0, ("b", 10): 1.0}
 

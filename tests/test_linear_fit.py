@@ -118,6 +118,17 @@ def test_how_frames_are_split_does_not_change_the_objective(ridge: str) -> None:
     np.testing.assert_allclose(found[1][1], found[0][1], rtol=0, atol=1e-5 * size)
 
 
+def test_folds_without_labels_are_left_out_and_too_few_are_named() -> None:
+    model, frames = planted()
+    linear, fit = Linear(ridge="validation"), Fit(forces_weight=0, stress_weight=0)
+    some = [replace(f, energy=None) if 6 <= k < 12 else f for k, f in enumerate(frames)]
+    rows = equations(model, {"train": prepare(some, 4.0)}, linear)
+    assert "by 4-fold" in solve(rows, model.network, fit, linear, ["train"]).text
+    rows = equations(model, {"train": prepare(frames[:1], 4.0)}, linear)
+    with pytest.raises(ValueError, match=r"linear.ridge=validation .* linear.ridge=evidence"):
+        solve(rows, model.network, fit, linear, ["train"])
+
+
 @pytest.fixture(scope="module")
 def acac(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """30 frames of acetylacetone at 300 K and 6 at 600 K."""
@@ -160,6 +171,19 @@ def test_a_run_directory_from_a_file(acac: Path, tmp_path: Path, capsys: pytest.
     assert same[0] == same[1]
 
 
+def test_a_null_model_is_not_left_in_silence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Energies only, that have nothing to do with the structures."""
+    random, frames = np.random.default_rng(0), [f.atoms for f in planted()[1]]
+    for atoms in frames:
+        atoms.calc = SinglePointCalculator(atoms, energy=float(random.normal()) - 5.0 * len(atoms))
+    write(tmp_path / "noise.xyz", frames, format="extxyz")
+    words = [str(tmp_path / "noise.xyz"), *SMALL, "--output", str(tmp_path / "run")]
+    assert main(words) == 0
+    assert "WARNING: " in capsys.readouterr().out
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert any("take linear.ridge=validation" in line for line in summary["why"])
+
+
 @pytest.mark.parametrize(
     ("more", "complaint"),
     [
@@ -167,6 +191,15 @@ def test_a_run_directory_from_a_file(acac: Path, tmp_path: Path, capsys: pytest.
         (["--find-lr"], "no learning rate"),
         (["--log", "tensorboard"], "no metrics"),
         (["--targets", "dipole"], "take another network"),
+        (["--replay", "old.xyz"], "--replay with network ace"),
+        (["--set", "data.replay_weight=0.5"], "--replay-weight"),
+        (["--set", "fit.freeze=['head']"], "fit.freeze"),
+        (["--set", "fit.lora_rank=2"], "fit.lora_rank"),
+        (["--set", "fit.drop_targets=dipole"], "fit.drop_targets"),
+        (["--set", "fit.loss=mae"], "fit.loss"),
+        (["--set", "fit.stage_two=0.2"], "fit.stage_two"),
+        (["--set", "fit.optimizer=Adam"], "fit.optimizer"),
+        (["--dtype", "mixed"], "float64 is what"),
         (["--set", "linear.ridge=magic"], "evidence"),
         (["--set", "model.channels=8"], "functions"),
     ],

@@ -9,7 +9,7 @@ from scipy.stats import multivariate_normal
 from sklearn.linear_model import ARDRegression, BayesianRidge
 
 from train.linear.rows import Triangle, accumulate, merged
-from train.linear.solve import by_evidence, by_relevance, by_validation, scales, spectrum, with_ridge
+from train.linear.solve import _best, by_evidence, by_relevance, by_validation, scales, spectrum, with_ridge
 
 Array = NDArray[np.float64]
 
@@ -157,6 +157,23 @@ def test_pure_noise_is_not_learned() -> None:
     x, y = random.normal(size=(300, 50)), random.normal(size=300)
     assert by_evidence(triangle(x, y)).effective < 10
     assert by_validation([triangle(x[k::5], y[k::5]) for k in range(5)]).effective < 10
+
+
+def test_a_solution_that_may_be_worth_nothing_says_so() -> None:
+    x, c, y = problem(100, 20, 0.1)
+    assert by_evidence(triangle(x, y)).doubt == ""
+    other = np.random.default_rng(1).normal(size=100)
+    other -= x @ np.linalg.lstsq(x, other, rcond=None)[0]  # nothing of it can be explained
+    null = by_evidence(triangle(x, other))
+    assert null.effective < 1
+    assert "next to nothing" in null.doubt
+    assert "as weak as" in by_evidence(triangle(x, x @ c)).doubt
+
+
+def test_the_best_ridge_is_never_worse_than_that_of_the_grid() -> None:
+    """A valley too narrow for the refinement, exactly on the grid."""
+    found = _best(lambda ridge: np.where(np.abs(np.log10(ridge)) < 1e-7, -1.0, 0.0), (-1.0, 1.0))
+    assert found == pytest.approx(1.0)
 
 
 def test_what_is_wrong_is_refused() -> None:

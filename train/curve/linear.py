@@ -9,13 +9,13 @@ from typing import Any
 
 from potential.checkpoint import load
 from potential.model import Potential, Statistics, build
-from train.config import Config
+from train.config import Config, Fit
 from train.curve.contestants import LINEAR_MODEL, Contestant
 from train.curve.match import matched
 from train.curve.network import settings
 from train.curve.study import Job, Study
 from train.data.dataset import Frame
-from train.linear.fit import choose, fit_linear
+from train.linear.fit import TRAINED, choose, fit_linear
 from train.plan import elements
 from train.toml import update
 
@@ -61,7 +61,10 @@ def fit(study: Study, job: Job) -> tuple[Potential, dict[str, Any]]:
         isolated_atoms=(str(study.isolated),) if study.isolated else (),
         allow_missing=True,  # what is missing has been looked at in the whole pool
     )
-    config = replace(config, data=data, fit=replace(config.fit, seed=job.fit_seed))
+    own = Contestant(job.model, LINEAR_MODEL, study.models[job.model]["settings"]).sections().get("fit", {})
+    # what others of the study are trained with, it does not have
+    others = {name: getattr(Fit, name) for name in TRAINED if name not in own}
+    config = replace(config, data=data, fit=replace(config.fit, seed=job.fit_seed, **others))
     summary = fit_linear(config, directory)
     used = summary["resources"]
     facts = {

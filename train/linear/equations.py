@@ -94,7 +94,7 @@ def solve(equations: Equations, network: ACE, fit: Fit, linear: Linear, sets: Se
     """Coefficients from the rows of some sets, each label with its weight in `fit`.
 
     Raises:
-        ValueError: no rows with a weight.
+        ValueError: no rows with a weight, or in less than two folds where these are needed.
     """
     triangles = {kind: t for kind, t in equations.triangles.items() if kind[1] in sets}
     sums: dict[str, float] = {}
@@ -111,8 +111,14 @@ def solve(equations: Equations, network: ACE, fit: Fit, linear: Linear, sets: Se
         return by_relevance(every, before)
     if linear.ridge == "evidence":
         return by_evidence(every, before)
-    folds = sorted({fold for *_, fold in triangles})
-    parts = [{kind: t for kind, t in triangles.items() if kind[2] == fold} for fold in folds]
+    weighted = [kind for kind in triangles if factors[kind] > 0]
+    folds = sorted({fold for *_, fold in weighted})
+    if len(folds) < 2:
+        raise ValueError(
+            f"linear.ridge=validation needs labels with a weight in two or more of {FOLDS} blocks of frames, there are "
+            f"some in {len(folds)}; give more frames, or take linear.ridge=evidence, which keeps none out"
+        )
+    parts = [{kind: triangles[kind] for kind in weighted if kind[2] == fold} for fold in folds]
     return by_validation([merged(part, factors) for part in parts], before)
 
 

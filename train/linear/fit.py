@@ -14,7 +14,7 @@ import torch
 from potential.model import Potential, recast
 from potential.networks.ace import ACE
 from train.columns import representatives, take
-from train.config import Config, check
+from train.config import Config, Data, Fit, check
 from train.data.dataset import Frame
 from train.directory import check_directory, from_anywhere, write_text
 from train.display import Display, duration
@@ -31,7 +31,8 @@ from train.statistics import fit_e0
 from train.stream import make_samples
 from train.toml import to_toml
 
-MOST = 6000  # coefficients, unless more are asked for
+MOST = 6000  # coefficients, unless `functions` is given
+TRAINED = ("loss", "optimizer", "optimizer_options", "stage_two", "freeze", "lora_rank", "drop_targets")
 UNUSED = (
     "fitted by least squares, in float64: of [fit], only the weights of energy, forces and stress, and the seed of the "
     "split, are used"
@@ -50,9 +51,16 @@ def refuse(config: Config, resume: bool, only: str) -> None:
         "--find-lr": (only == "find lr", "there is no learning rate; leave it out"),
         "--from": (bool(fit.start), "fit a new one to old and new frames together"),
         "--minutes and --epochs": (bool(fit.minutes or fit.epochs), "it has no length; leave them out"),
+        "--replay": (bool(config.data.replay), "give old frames among those to fit to"),
+        "--replay-weight": (
+            config.data.replay_weight != Data.replay_weight,
+            "give old frames a weight by [weights.<config_type>]",
+        ),
         "--targets": (bool(config.targets), "only energy, forces and stress are; take another network"),
         "--log": (bool(config.log.to), "there are no metrics on the way; leave it out"),
         "fit.denoise_weight": (bool(fit.denoise_weight), "leave it out"),
+        **{f"fit.{name}": (getattr(fit, name) != getattr(Fit, name), "leave it out") for name in TRAINED},
+        f"dtype {fit.dtype}": (fit.dtype == "mixed", "leave it out; float64 is what is solved in"),
         f"device {fit.device}": (torch.device(fit.device).type != "cpu", "fit on cpu, and use it anywhere"),
     }
     for name, (given, remedy) in wrong.items():
@@ -64,7 +72,7 @@ def choose(config: Config, frames: Sequence[Frame]) -> tuple[dict[str, Any], lis
     """The network's settings as for others, with fewer functions where many elements would make them too many."""
     model, why = choose_model(config, frames)
     fewer = MOST // len(elements(frames))
-    if not {"functions", "preset"} & config.model.keys() and model["functions"] > fewer:
+    if "functions" not in config.model and model["functions"] > fewer:
         model["functions"] = fewer
         why.append(f"functions {fewer}: with {len(elements(frames))} elements at most {MOST:,} coefficients")
     return model, why
@@ -132,17 +140,14 @@ def fit_linear(config: Config, directory: Path, resume: bool = False, only: str 
         say("\n".join([job.sets.labels, "", *job.why, cost(job), ""]))
         if only:
             return {"why": list(job.why)}
-        started, cpu = time.perf_counter(), time.process_time()
         outcome, found = solved(job)
-        seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
         used = {
             "steps": 0,
             "peak_memory_mib": peak_memory(),
             "machine": machine(),
             "threads": torch.get_num_threads(),
-            "cpu_share": cpu / seconds,
         }
-        outcome = replace(outcome, seconds=seconds, resources=used)
+        outcome = replace(outcome, resources={**used, **outcome.resources})
         directory.mkdir(parents=True, exist_ok=True)
         job.display.log = directory / "log.txt"
         write_text(job.display.log, "\n".join([job.sets.labels, "", *job.why, ""]))
@@ -169,27 +174,31 @@ def cost(job: Ready) -> str:
 
 
 def solved(job: Ready) -> tuple[Outcome, list[str]]:
-    """The potential, and sentences on the solution."""
+    """The potential with the time that it took, and sentences on the solution."""
     sets = {"train": job.samples["train"]}
     if job.sets.frames["valid"] is not job.sets.frames["train"]:
         sets["valid"] = job.samples["valid"]
-    started = time.perf_counter()
+    started, cpu = time.perf_counter(), time.process_time()
     rows = equations(job.potential, sets, job.config.linear)
     told = [f"features of {sum(map(len, sets.values()))} frames in {duration(time.perf_counter() - started)}"]
     potential, text = with_solution(job, rows, list(sets))
+    seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
     told.append(text)
     without = None
     if len(sets) > 1:
         without, text = with_solution(job, rows, ["train"])
         told.append(f"errors of valid are those of the same fit without them: {text}")
-    return Outcome(potential, 0.0, {}, 0, without), told
+    return Outcome(potential, seconds, {"cpu_share": cpu / seconds}, 0, without), told
 
 
 def with_solution(job: Ready, rows: Equations, sets: list[str]) -> tuple[Potential, str]:
     """The potential fitted to some sets, and a sentence on the solution."""
-    potential = recast(job.potential, torch.float64)
+    potential, linear = recast(job.potential, torch.float64), job.config.linear
     network = cast(ACE, potential.network)
-    found = solve(rows, network, job.config.fit, job.config.linear, sets)
+    found = solve(rows, network, job.config.fit, linear, sets)
     with torch.no_grad():
         network.coefficients.copy_(torch.from_numpy(found.coefficients).view_as(network.coefficients))
-    return potential, found.text
+    if not found.doubt:
+        return potential, found.text
+    remedy = "take linear.ridge=validation" if linear.ridge != "validation" else "look at the labels, give more frames"
+    return potential, f"{found.text}\nWARNING: {found.doubt}; {remedy}"

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg.lapack import dgeqrf
 
 Array = NDArray[np.float64]
 K = TypeVar("K", bound=Hashable)
@@ -69,19 +70,26 @@ def accumulate(pieces: Iterable[tuple[K, Array, Array]]) -> dict[K, Triangle]:
         if sum(map(len, of_kind)) > PENDING * width:
             done[kind] = _reduced(done.get(kind), of_kind)
             of_kind.clear()
-    return {kind: _reduced(done.get(kind), of_kind) for kind, of_kind in pending.items()}
+    return {kind: _reduced(done.pop(kind, None), pending.pop(kind)) for kind in list(pending)}
 
 
 def _reduced(before: Triangle | None, blocks: Sequence[Array]) -> Triangle:
     n = (before.n_rows if before else 0) + sum(map(len, blocks))
     matrices = [before.matrix, *blocks] if before else list(blocks)
-    return Triangle(_triangle(np.concatenate(matrices)), n) if matrices else Triangle(np.zeros((0, 1)), 0)
+    return Triangle(_triangle(matrices), n)
 
 
-def _triangle(rows: Array) -> Array:
-    if len(rows) <= rows.shape[1]:
+def _triangle(matrices: Sequence[Array]) -> Array:
+    """Of the rows of all, in their order; rows as they are where they are no more than columns."""
+    n, width = sum(map(len, matrices)), matrices[0].shape[1]
+    rows = np.empty((n, width), order="F")  # as LAPACK has it, which then needs no copy
+    np.concatenate(matrices, out=rows)
+    if n <= width:
         return rows
-    return np.asarray(np.linalg.qr(rows, mode="r"), dtype=np.float64)
+    found, _, _, info = dgeqrf(rows, overwrite_a=1)
+    if info:
+        raise RuntimeError(f"dgeqrf of LAPACK returned {info}")
+    return np.asarray(np.triu(found[:width]), dtype=np.float64)
 
 
 def merged(parts: Mapping[K, Triangle], weights: Mapping[K, float] | None = None) -> Triangle:
@@ -97,5 +105,9 @@ def merged(parts: Mapping[K, Triangle], weights: Mapping[K, float] | None = None
     used = {kind: part for kind, part in parts.items() if factors[kind] > 0 and part.n_rows}
     if not used:
         raise ValueError("no rows with a weight; there is nothing to fit to")
-    matrices = [np.sqrt(factors[kind]) * part.matrix for kind, part in used.items()]
-    return Triangle(_triangle(np.concatenate(matrices)), sum(part.n_rows for part in used.values()))
+    waiting: list[Array] = []
+    for kind, part in used.items():
+        waiting.append(np.sqrt(factors[kind]) * part.matrix)
+        if sum(map(len, waiting)) > PENDING * part.matrix.shape[1]:  # a few at a time, as memory is short
+            waiting = [_triangle(waiting)]
+    return Triangle(_triangle(waiting), sum(part.n_rows for part in used.values()))

@@ -43,6 +43,7 @@ class Solution:
     effective: float  # parameters that the rows determine rather than the ridge
     log_evidence: float
     text: str
+    doubt: str  # why these coefficients may be worth nothing; mostly empty
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,8 @@ def by_evidence(triangle: Triangle, prior: Array | None = None) -> Solution:
     found = spectrum(triangle, _checked(triangle, prior))
     if not len(found.values) or found.values[0] == 0:
         return _solution(found, 1.0, "without meaning, as every feature is zero")
-    return _solution(found, _best(lambda ridge: -found.log_evidence(ridge), found.bounds()), "by evidence")
+    best = _best(lambda ridge: -found.log_evidence(ridge), found.bounds())
+    return _solution(found, best, "by evidence", searched=True)
 
 
 def by_validation(folds: Sequence[Triangle], prior: Array | None = None) -> Solution:
@@ -155,7 +157,8 @@ def by_validation(folds: Sequence[Triangle], prior: Array | None = None) -> Solu
             total += fold.squares((damped @ part.back.T).T)
         return total
 
-    return _solution(found, _best(errors, found.bounds()), f"by {len(folds)}-fold cross-validation")
+    how = f"by {len(folds)}-fold cross-validation"
+    return _solution(found, _best(errors, found.bounds()), how, searched=True)
 
 
 def by_relevance(triangle: Triangle, prior: Array | None = None) -> Solution:
@@ -216,15 +219,28 @@ def _best(cost: Callable[[Array], Array], bounds: tuple[float, float]) -> float:
     """Where the cost is least, the ridge in even steps of its logarithm, then between the neighbors of the best."""
     low, high = bounds
     grid = np.linspace(low, high, round(GRID * (high - low)) + 1)
-    k = int(np.argmin(cost(10**grid)))
+    costs = cost(10**grid)
+    k = int(np.argmin(costs))
     around = (grid[max(k - 1, 0)], grid[min(k + 1, len(grid) - 1)])
     inner = minimize_scalar(
         lambda x: float(cost(np.array(10**x))), bounds=around, method="bounded", options={"xatol": 1e-6}
     )
-    return float(10**inner.x)
+    return float(10 ** (inner.x if inner.fun < costs[k] else grid[k]))
 
 
-def _solution(found: Spectrum, ridge: float, how: str) -> Solution:
+def _doubt(found: Spectrum, ridge: float, effective: float, searched: bool) -> str:
+    if effective < 1:
+        return f"next to nothing of the labels is explained: {effective:.1f} effective parameters"
+    if searched:
+        (low, high), power = found.bounds(), np.log10(ridge)
+        if power < low + 1 / GRID:
+            return "the ridge is as weak as float64 knows, so that nothing holds coefficients back"
+        if power > high - 1 / GRID:
+            return "the ridge is as strong as it may be"
+    return ""
+
+
+def _solution(found: Spectrum, ridge: float, how: str, searched: bool = False) -> Solution:
     square = np.square(found.values)
     c = found.back @ (found.values / (square + ridge) * found.labels)
     errors, size = (float(x) for x in found.squares(np.array(ridge)))
@@ -237,4 +253,5 @@ def _solution(found: Spectrum, ridge: float, how: str) -> Solution:
     )
     if rank < n:
         text += f"; rank {rank:,}: what the rows do not determine is kept small by the ridge"
-    return Solution(c, ridge, noise, rank, effective, float(found.log_evidence(np.array(ridge))), text)
+    doubt = _doubt(found, ridge, effective, searched)
+    return Solution(c, ridge, noise, rank, effective, float(found.log_evidence(np.array(ridge))), text, doubt)
