@@ -200,5 +200,9 @@ def with_solution(job: Ready, rows: Equations, sets: list[str]) -> tuple[Potenti
         network.coefficients.copy_(torch.from_numpy(found.coefficients).view_as(network.coefficients))
     if not found.doubt:
         return potential, found.text
-    remedy = "take linear.ridge=validation" if linear.ridge != "validation" else "look at the labels, give more frames"
+    remedy = (
+        "take linear.ridge=validation"
+        if linear.ridge != "validation"
+        else "look at the labels, give more frames"
+    )
     return potential, f"{found.text}\nWARNING: {found.doubt}; {remedy}"
