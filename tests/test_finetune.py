@@ -172,7 +172,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A fitted model and its data; new data that hold another element, by another method."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("train.fit.seconds_per_step", lambda *_: 0.01)
-    monkeypatch.setattr("train.fit.draw", lambda _: {})
+    monkeypatch.setattr("train.finish.draw", lambda _: {})
     rows = read(DATA / "acac/train_300K.xyz.xz", ":18")
     for row in rows:
         row.info = {"energy": row.get_potential_energy()}

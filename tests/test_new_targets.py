@@ -20,11 +20,13 @@ from potential.targets import TargetFacts
 from train.cli import main
 from train.config import Config, Fit
 from train.data.dataset import Frame
-from train.finetune import trainable
+from train.finetune import begin, trainable
 from train.lowrank import LowRank
 from train.new_targets import added, with_targets
 from train.run import fit_settings, load_state, save_state, start
+from train.sets import Sets
 from train.target import Target
+from train.target_facts import told_of_isolated
 
 DIALS = {"channels": 12, "message_channels": 8, "vector_channels": 4, "cutoff": 4.0}
 CHARGES = {"O": -0.8, "H": 0.4}
@@ -174,7 +176,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A model without targets, and data."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("train.fit.seconds_per_step", lambda *_: 0.01)
-    monkeypatch.setattr("train.fit.draw", lambda _: {})
+    monkeypatch.setattr("train.finish.draw", lambda _: {})
     write(tmp_path / "w.xyz", waters(12))
     write(tmp_path / "test.xyz", waters(4, seed=2))
     save(small(), tmp_path / "start.safetensors")
@@ -222,3 +224,25 @@ def test_added_and_dropped_by_the_command(folder: Path, capsys: pytest.CaptureFi
 def test_what_needs_a_starting_model(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*TUNE, "--epochs", "1", "--set", "fit.drop_targets=dipole"]) == 1
     assert "drop_targets and replay need a model to start from" in capsys.readouterr().err
+
+
+def test_isolated_atoms_of_new_elements_and_of_known_ones() -> None:
+    """A kept charge: sodium alone is +1 as labelled, not the mean of the others; hydrogen stays, and that is said."""
+    charge = TargetFacts("q", "0e", "atom", "e", (0.3,), ((0.4,), (-0.8,)))
+    start = small((charge,))
+    alone = [
+        Frame(Atoms(s), -1.0, None, None, "a.xyz", k, targets={"q": np.array([[q]])})
+        for k, (s, q) in enumerate((("Na", 1.0), ("H", 0.1), ("Xe", 0.0)))
+    ]
+    salt = Frame(
+        Atoms("NaO", [[0, 0, 0], [2.0, 0, 0]]), -3.0, None, None, "a.xyz", 9, targets={"q": np.zeros((2, 1))}
+    )
+    sets = Sets({"train": [*frames(), salt], "valid": frames()}, "", (), alone[:2], alone[2:])
+    wide, _, _ = begin(start, sets, Config(targets=Q, fit=Fit(start="m")))
+    assert wide.statistics.elements == ("H", "O", "Na")
+    found = predict(wide, collate([from_atoms(Atoms(s), 4.0) for s in ("H", "O", "Na")])).targets["q"]
+    torch.testing.assert_close(found.flatten(), torch.tensor([0.4, -0.8, 1.0], dtype=found.dtype))
+    assert told_of_isolated(sets.alone, wide.statistics, start.statistics) == [
+        "q of isolated Na: what the model gives an atom alone",
+        "q of isolated H: not used, the starting model keeps what it gives an atom alone",
+    ]

@@ -36,7 +36,7 @@ from train.cli import main
 
 MARK = json.loads(sys.argv[2])
 loop.SAVE_SECONDS, loop.VALIDATE_STEPS = 0.0, 1
-train.fit.draw = lambda directory: {}
+train.finish.draw = lambda directory: {}
 train.fit.seconds_per_step = lambda *_: 0.01
 step = loop.train_step
 
@@ -214,7 +214,7 @@ def test_what_one_rank_finds_the_first_one_says(folder: Path) -> None:
 
 def test_torchrun(folder: Path) -> None:
     """By the real launcher, for a given time, which the first rank measures."""
-    code = "import sys; import train.fit; train.fit.draw = lambda _: {}; from train.cli import main; sys.exit(main())"
+    code = "import sys, train.fit; train.finish.draw = lambda _: {}; from train.cli import main; sys.exit(main())"
     command = [
         sys.executable,
         "-m",

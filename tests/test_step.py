@@ -28,6 +28,7 @@ from train.run import Run, start
 from train.state import pack
 from train.statistics import fit_e0
 from train.step import Failed, NotFinite, gradient, recover, train_step
+from train.threads import threads
 
 DATA = Path(__file__).parents[1] / "data"
 CUTOFF = 4.0
@@ -69,7 +70,7 @@ def content(run: Run) -> list[torch.Tensor]:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A directory with 24 frames to train on; no report is drawn, which takes longer than these runs."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("train.fit.draw", lambda directory: {})
+    monkeypatch.setattr("train.finish.draw", lambda directory: {})
     write(tmp_path / "train.xyz", structures(24))
     return tmp_path
 
@@ -264,6 +265,9 @@ def test_too_many_threads_are_said_and_left_as_they_are(
         torch.set_num_threads(3)
         text = plan.fewer_threads(potential, task, 1.0)  # type: ignore[arg-type]
         assert (torch.get_num_threads(), asked) == (3, [1])
+        with pytest.raises(ValueError, match="stop"), threads(2):
+            raise ValueError("stop")
+        assert torch.get_num_threads() == 3
         torch.set_num_threads(1)
         assert not plan.fewer_threads(potential, task, 1.0)  # type: ignore[arg-type]
     finally:

@@ -31,7 +31,7 @@ from train.plan import elements
 from train.replay import moved, of_old, require_known
 from train.sets import Sets
 from train.statistics import E0Fit, fit_e0
-from train.target_facts import require_energies
+from train.target_facts import require_energies, with_more
 
 SIGNIFICANT = (
     0.05  # eV/atom; energies that are further off come from another method, not from the model's errors
@@ -103,7 +103,8 @@ def begin(start: Potential, sets: Sets, config: Config) -> tuple[Potential, E0Fi
     some = take(train, representatives(train))
     new = [f for f in [*some, *sets.isolated] if f.source not in replay]
     require_known(start, sets.frames, replay)
-    wide = with_targets(extended(copy.deepcopy(start), elements(new)), some, config, sets.alone)
+    wide = extended(copy.deepcopy(start), elements(new), sets.alone)
+    wide = with_targets(wide, some, config, sets.alone)
     e0 = refit_e0(wide, NewData(new, sets.isolated_given, config.e0), start.statistics.elements, config.fit)
     move = {s: e0.e0[s] - e for s, e in zip(start.statistics.elements, start.statistics.e0, strict=True)}
     moved_sets = {name: moved(sets.frames[name], replay, move) for name in of_old(sets.frames)}
@@ -130,8 +131,9 @@ def _old_tests(start: Potential, sets: Sets, move: Mapping[str, float]) -> list[
     return sorted(told)
 
 
-def extended(start: Potential, symbols: Iterable[str]) -> Potential:
-    """The same potential with more elements, which begin as the mean of the known ones and with E0 = 0.
+def extended(start: Potential, symbols: Iterable[str], isolated: Sequence[Frame] = ()) -> Potential:
+    """The same potential with more elements, which begin as the mean of the known ones and with E0 = 0; targets of
+    their `isolated` atoms are what it gives them alone.
 
     Weights that belong to elements have an axis that grows with their number, the element running fastest in it.
     """
@@ -139,7 +141,7 @@ def extended(start: Potential, symbols: Iterable[str]) -> Potential:
     new = [s for s in symbols if s not in facts.elements]
     if not new:
         return start
-    targets = tuple(target.with_more(len(new)) for target in facts.targets)
+    targets = tuple(with_more(target, new, isolated) for target in facts.targets)
     e0 = (*facts.e0, *(0.0 for _ in new))
     more = replace(facts, elements=(*facts.elements, *new), e0=e0, targets=targets)
     wide = build(configuration(start), more, dtype=start.dtype)
@@ -179,7 +181,8 @@ def refit_e0(potential: Potential, data: NewData, old: Sequence[str], fit: Fit) 
     """
     before = dict(zip(potential.statistics.elements, potential.statistics.e0, strict=True))
     frames = remainders(potential, data.frames, before)
-    isolated = [f for f in remainders(potential, data.isolated, before) if f.atoms.symbols[0] not in old]
+    new = [f for f in data.isolated if f.atoms.symbols[0] in before.keys() - set(old)]
+    isolated = remainders(potential, new, before)
     symbols = [s for s in before if any(s in f.atoms.symbols for f in frames)]
     given = {s: e - before[s] for s, e in data.given.items() if s in symbols}
     labelled = [f for f in frames if f.energy is not None]

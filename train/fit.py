@@ -44,6 +44,7 @@ from train.schedule import make_plan
 from train.sets import read_sets, split_record
 from train.statistics import GIVEN, ISOLATED, fit_e0
 from train.stream import choose_workers, feed_digest, make_samples, n_atoms, with_edges, with_unit_weights
+from train.target_facts import told_of_isolated
 from train.toml import to_toml
 from train.tracking import require, tracking
 
@@ -67,10 +68,7 @@ def prepare_job(config: Config, directory: Path, ranks: Ranks) -> Job:
     before = read_start(config)
     sets = read_sets(config)
     as_read, train = sets.frames, sets.frames["train"]
-    if before:
-        model, why_model = adopt(config, before)
-    else:
-        model, why_model = choose_model(config, train)
+    model, why_model = adopt(config, before) if before else choose_model(config, train)
     for name, kind in (("train", "training"), ("valid", "validation")):
         require_labels(config.fit, kind, as_read[name], config.targets)
     original = {name: make_samples(frames, float(model["cutoff"])) for name, frames in as_read.items()}
@@ -95,6 +93,7 @@ def prepare_job(config: Config, directory: Path, ranks: Ranks) -> Job:
             settings,
         )
     check_elements(potential, sets.frames)
+    why_model += told_of_isolated(sets.alone, potential.statistics, before.statistics if before else None)
     potential, why_trains = trainable(potential, settings, before)
     plan = make_plan(settings, len(epoch_batches(sizes(train), settings, 0, edges)))
     display = Display(plan, silent=not ranks.first)

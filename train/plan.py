@@ -28,6 +28,7 @@ from train.statistics import E0Fit
 from train.step import Failed, NotFinite, OutOfMemory, recover, train_step
 from train.target import Target, order, resolved
 from train.target_facts import target_facts, weighed
+from train.threads import threads
 
 STEPS = 15000  # updates of a run whose length is not given
 CLEARLY = 0.8  # of the time of a step by all threads: one thread that takes less is worth a word
@@ -229,11 +230,8 @@ def fewer_threads(potential: Potential, task: Task, seconds: float) -> str:
     given = torch.get_num_threads()
     if given == 1 or task.fit.device != "cpu":
         return ""
-    torch.set_num_threads(1)
-    try:
+    with threads(1):
         alone = trial(potential, task, 5, seconds)[1]
-    finally:
-        torch.set_num_threads(given)
     if alone > CLEARLY * seconds:
         return ""
     return (

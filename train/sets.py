@@ -25,7 +25,6 @@ from train.prepared.found import found_in, require_same
 from train.prepared.read import Prepared, is_prepared, open_prepared
 from train.replay import mix
 from train.target import weights
-from train.target_facts import told_of_isolated
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,6 @@ def read_sets(config: Config) -> Sets:
     for name, pattern in set_names(data.test, sets).items():
         sets[name] = _inspected(read_files([pattern], given), config, reports, name)
     atoms, told = _isolated_given(data, given)
-    why += told_of_isolated([*isolated, *atoms], config.targets)
     texts = "\n\n".join(report.text for _, report in reports.values())
     return Sets(sets, texts, (*why, *told, *shared(sets), *nearly_shared(reports)), isolated, atoms)
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from potential.model import Potential
+from potential.model import Potential, Statistics
 from potential.targets import TENSOR, TargetFacts, layout, tensor_basis
 from train.columns import labelled
 from train.config import Config, Fit
 from train.data.dataset import Frame
 from train.data.labels import LABELS
 from train.data.targets import UNITS
-from train.target import Target, resolved
+from train.target import Target
 
 Array = NDArray[np.float64]
 RIDGE = 1e-4  # pull of offsets that the compositions do not determine to their mean
@@ -33,35 +34,61 @@ def target_facts(
     Raises:
         ValueError: a target that no frame has.
     """
-    alone = {name: _alone(name, target, isolated) for name, target in targets.items()}
+    alone = {name: _alone(name, target.irreps, isolated) for name, target in targets.items()}
     return tuple(_facts(name, target, frames, elements, alone[name]) for name, target in targets.items())
 
 
-def _alone(name: str, target: Target, isolated: Sequence[Frame]) -> dict[str, Array]:
+def _alone(name: str, irreps: str, isolated: Sequence[Frame]) -> dict[str, Array]:
     """Element -> what its isolated atoms have of a target (1, dim), on average."""
     found: dict[str, list[Array]] = {}
     for f in isolated:
         if name in f.targets and np.isfinite(f.targets[name]).all():
-            found.setdefault(str(f.atoms.symbols[0]), []).append(_irreps(f.targets[name], target))
+            found.setdefault(str(f.atoms.symbols[0]), []).append(_irreps(f.targets[name], irreps))
     return {symbol: np.mean(rows, axis=0) for symbol, rows in found.items()}
 
 
-def _irreps(value: Array, target: Target) -> Array:
+def _irreps(value: Array, irreps: str) -> Array:
     """A value (n, dim) in the order of its irreps."""
-    return value @ tensor_basis().numpy().T if target.irreps == TENSOR else value
+    return value @ tensor_basis().numpy().T if irreps == TENSOR else value
 
 
-def told_of_isolated(isolated: Sequence[Frame], targets: Mapping[str, Target]) -> list[str]:
-    """What becomes of the targets of isolated atoms, in words."""
+def _invariant(irreps: str) -> NDArray[np.bool_]:
+    """(dim,) whether a number of a value, in the order of its irreps, has no direction."""
+    found: NDArray[np.bool_] = np.concatenate([[ir.l == 0] * mul * ir.dim for mul, ir in layout(irreps)])
+    return found
+
+
+def with_more(facts: TargetFacts, symbols: Sequence[str], isolated: Sequence[Frame]) -> TargetFacts:
+    """The same for more elements, offset by the invariants of their isolated atoms, or the mean of the others."""
+    alone, invariant = _alone(facts.name, facts.irreps, isolated), _invariant(facts.irreps)
+    wide = facts.with_more(len(symbols))
+    rows = [tuple(alone[s][0, invariant].tolist()) if s in alone else wide.offset[-1] for s in symbols]
+    return replace(wide, offset=(*facts.offset, *rows))
+
+
+def told_of_isolated(
+    isolated: Sequence[Frame], facts: Statistics, before: Statistics | None = None
+) -> list[str]:
+    """What becomes of the targets of isolated atoms, in words.
+
+    Args:
+        facts: of the potential that trains.
+        before: of the one it starts from, which keeps what it gives the elements that it knows.
+    """
     said = []
-    for name, target in resolved(targets).items():
-        alone = _alone(name, target, isolated)
-        invariant = np.concatenate([[ir.l == 0] * mul * ir.dim for mul, ir in layout(target.irreps)])
-        if alone and invariant.any():
-            said.append(f"{name} of isolated {', '.join(sorted(alone))}: what the model gives an atom alone")
-        odd = sorted(
-            s for s, value in alone.items() if np.abs(value[:, ~invariant]).max(initial=0.0) > DIRECTED
-        )
+    kept = {one.name for one in before.targets} if before else set()
+    for one in facts.targets:
+        name, alone = one.name, _alone(one.name, one.irreps, isolated)
+        alone = {s: alone[s] for s in sorted(alone) if s in facts.elements}
+        known = [s for s in alone if before and name in kept and s in before.elements]
+        used, invariant = [s for s in alone if s not in known], _invariant(one.irreps)
+        if used and invariant.any():
+            said.append(f"{name} of isolated {', '.join(used)}: what the model gives an atom alone")
+        if known and invariant.any():
+            said.append(
+                f"{name} of isolated {', '.join(known)}: not used, the starting model keeps what it gives an atom alone"
+            )
+        odd = [s for s, value in alone.items() if np.abs(value[:, ~invariant]).max(initial=0.0) > DIRECTED]
         if odd:
             said.append(
                 f"WARNING: {name} of isolated {', '.join(odd)} has a direction, which an atom alone has not; the model "
@@ -80,7 +107,7 @@ def _facts(
     labels = np.concatenate([f.targets[name] for f in have])
     known = np.isfinite(labels).all(axis=1)
     counts, labels = counts[known], labels[known]
-    labels = _irreps(labels, target)
+    labels = _irreps(labels, target.irreps)
     n_atoms = counts.sum(axis=1) if target.per == "structure" else np.ones(len(counts))
     fractions = counts / counts.sum(axis=1, keepdims=True)
     offsets, scales, at = [], [], 0
