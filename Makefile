@@ -44,7 +44,7 @@ bench-acac: $(VENV)/.ready
 bench-speed: $(VENV)/.ready
 	$(BIN)/potential-bench --preset small medium --output docs/results
 
-# Learning curves of docs/STUDIES.md, hours each; DATA holds the sets named by `python -m bench.studies.run --list`.
+# Learning curves, hours each, of the studies that `python -m bench.studies.run --list` names; DATA holds their sets.
 # Quick: make study-acac STUDY=--quick
 study-%: $(VENV)/.ready
 	$(BIN)/python -m bench.studies.run $* --data $(DATA) --engine process --workers 2 $(STUDY)

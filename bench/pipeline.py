@@ -154,7 +154,8 @@ def paired(work: Path, source: Path) -> dict[str, Any]:
 
 
 def in_turns(job: Job) -> dict[str, Any]:
-    """CPU ms of a training step whose samples are ready, and of one that a worker feeds, in turns."""
+    """CPU ms of a training step whose samples are ready, and of one that a worker feeds, in turns: of this process
+    alone, without waiting for samples and without the CPU of the worker."""
     run, fit = start(job.potential, job.config.fit), job.config.fit
     batches = epoch_batches(np.ones(len(job.task.train)), fit, 0)[:BLOCK]
     ready = [[job.task.train[int(k)] for k in index] for index in batches]

@@ -246,8 +246,13 @@ def test_published_errors_stand_beside(
 ) -> None:
     study, file = tmp_path / "s", tmp_path / "published.csv"
     head = "label,test,quantity,measure,frames,error,source\n"
-    file.write_text(head + "A <b>,hot,forces,rmse,50,17.25,a paper\nB,hot,forces,mae,50,3,a paper\n")
-    assert main([*command(pool, study), "--published", str(file)]) == 0
+    file.write_text(head + "A,hoot,forces,rmse,50,17,x\n")
+    assert main([*command(pool, study), "--published", str(file)]) == 1
+    assert not study.exists()  # before anything is fitted
+    rows = "A <b>,hot,forces,rmse,50,17.25,a paper\nB,hot,forces,mae,50,3,a paper\n"
+    file.write_text(head + rows, encoding="utf-8-sig")  # as spreadsheets write it
+    assert main([*command(pool, study), "--published", str(file)]) == 0, capsys.readouterr().err
+    assert "published.csv: 1 rows of another measure than rmse left out" in capsys.readouterr().out
     page = (study / "report.html").read_text()
     assert "17.25" in page
     assert "A &lt;b&gt;" in page

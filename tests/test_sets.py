@@ -130,6 +130,26 @@ def test_nearly_equal_structures_in_files_of_two_sets_are_named(tmp_path: Path) 
     assert "1 of 5 --replay structures are within 0.01 Å of valid structures" in near
 
 
+def test_of_large_sets_evenly_spaced_frames_are_compared_and_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A leak from the end of the training frames is seen, all of the smaller set is compared."""
+    monkeypatch.setattr("train.leaks.COMPARED", 6)
+    rows = [labelled("CH3OH", k) for k in range(12)]
+    leak = rows[10].copy()
+    leak.positions += np.random.default_rng(0).normal(scale=3e-4, size=leak.positions.shape)
+    leak.calc = SinglePointCalculator(leak, energy=-61.0, forces=np.ones((len(leak), 3)))
+    test = [*(labelled("CH3OH", 70 + k) for k in range(3)), leak]
+    train, few = save(tmp_path / "train.xyz", rows), save(tmp_path / "few.xyz", rows[:3])
+    data = Data(train=(train,), valid=(few,), test=(save(tmp_path / "test.xyz", test),))
+    why = read_sets(Config(data=data)).why
+    assert any("1 of 4 test structures are within 0.01 Å of train structures" in text for text in why)
+    (limited,) = [text for text in why if "evenly spaced" in text]
+    assert "looked for among 6 of 12 train frames, evenly spaced" in limited
+    monkeypatch.setattr("train.leaks.COMPARED", 12)
+    assert not [text for text in read_sets(Config(data=data)).why if "evenly spaced" in text]
+
+
 def test_several_files_are_one_set(tmp_path: Path) -> None:
     """Patterns and files of three formats; the label report speaks of each where they differ."""
     for part in range(2):

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from bench.studies import run
+from train.curve.contestants import contestants
 from train.curve.published import read_published
 from train.names import set_name
 
@@ -17,9 +18,25 @@ def test_published_errors_belong_to_the_tests(name: str) -> None:
     plan = run.STUDIES[name]
     tests = [f"{Path(plan.pool).stem}_test"] if plan.split else TESTS[name]
     measure = "mae" if "mae" in plan.options else "rmse"
-    rows = read_published(run.HERE / f"{name}.csv", tests, measure)
+    rows, _ = read_published(run.HERE / f"{name}.csv", tests, measure)
     assert {row["test"] for row in rows} == set(tests)
     assert all(row["source"] for row in rows)
+
+
+@pytest.mark.parametrize("name", run.STUDIES)
+def test_models_of_studies_are_contestants(name: str) -> None:
+    found = [one.name for one in contestants(run.STUDIES[name].models)]
+    assert found == list(run.STUDIES[name].models)
+    assert "ace" in found
+    assert {"snap", "qsnap"} <= set(found) or run.STUDIES[name].models is run.NETWORKS
+
+
+@pytest.mark.parametrize("name", ["Li", "Mo", "Si", "Cu"])
+def test_rounded_errors_say_so(name: str) -> None:
+    rows, _ = read_published(run.HERE / f"{name}.csv", TESTS[name], "mae")
+    rounded = {row["label"] for row in rows if "rounded to 10 meV" in row["source"]}
+    assert rounded == {"GAP", "MTP"}
+    assert all(row["quantity"] == "forces" for row in rows if "rounded" in row["source"])
 
 
 def test_a_study_leaves_what_is_said_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

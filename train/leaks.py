@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from train.columns import prints
+from train.columns import prints, spaced
 from train.data.dataset import Frame
 from train.doctor.inspection import LabelReport
 from train.doctor.similar import nearly_across
@@ -44,8 +44,16 @@ def shared(sets: dict[str, Sequence[Frame]]) -> list[str]:
 
 def nearly_shared(reports: Reports) -> list[str]:
     """The same for structures that are nearly equal, in files of different sets; frames that train both, old and new
-    ones, may be."""
-    frames = {name: looked_at[:COMPARED] for name, (looked_at, _) in reports.items()}
-    signatures = {name: report.signature[: len(frames[name])] for name, (_, report) in reports.items()}
+    ones, may be. Of a set of more than COMPARED frames as many are compared, evenly spaced, and a sentence says so."""
+    rows = {name: spaced(len(looked_at), COMPARED) for name, (looked_at, _) in reports.items()}
+    frames = {name: [looked_at[int(k)] for k in rows[name]] for name, (looked_at, _) in reports.items()}
+    signatures = {name: report.signature[rows[name]] for name, (_, report) in reports.items()}
     found = nearly_across(frames, signatures, together=("train", OLD))
-    return [f"WARNING: {text}" for text in found]
+    cut = [
+        f"{len(rows[n])} of {len(one)} {n} frames"
+        for n, (one, _) in reports.items()
+        if len(rows[n]) < len(one)
+    ]
+    limited = f"nearly equal structures of different sets were looked for among {', '.join(cut)}, evenly spaced; others"
+    told = [f"{limited} may be shared unseen"] if cut and reports.keys() - {"train", OLD} else []
+    return [*(f"WARNING: {text}" for text in found), *told]

@@ -24,8 +24,16 @@ from train.directory import write_text
 
 HERE = Path(__file__).parent
 KEPT = ("curves.csv", "errors.csv", "curves.png", "pareto.png")
-NETWORKS = ("equivariant-L0", "equivariant-L1", "equivariant-L2", "nequip", "painn", "schnet", "egnn")
-METALS = ("equivariant-L0", "equivariant-L2", "painn", "schnet")
+NETWORKS = ("equivariant-L0", "equivariant-L1", "equivariant-L2", "nequip", "painn", "schnet", "egnn", "ace")
+METALS = (
+    "equivariant-L0",
+    "equivariant-L2",
+    "painn",
+    "schnet",
+    "ace",
+    "snap",
+    "qsnap",
+)  # the last two: extra snap
 BUDGETS = {"equal-time": 60.0, "converged": 20_000.0}  # CPU seconds of training, steps at most
 QUICK = {"equal-time": 6.0, "converged": 400.0}
 MOLECULE = ("--block", "10")  # test frames that are neighbors in time are resampled together

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from train.config import Config, check
-from train.names import set_name
+from train.names import set_name, set_names
 from train.options import add_labels, data_settings
 from train.toml import parse_assignment, read_toml, update
 
@@ -181,6 +181,7 @@ def fit_all(args: argparse.Namespace, directory: Path) -> dict[str, str]:
     from train.curve.contestants import contestants
     from train.curve.engine import Where, run
     from train.curve.prepare import Request, prepare
+    from train.curve.published import read_published
     from train.curve.study import PROTOCOLS as BUDGETS
 
     config = configuration(args)
@@ -224,6 +225,9 @@ def fit_all(args: argparse.Namespace, directory: Path) -> dict[str, str]:
         args.match,
         reference,
     )
+    if args.published:  # refused before anything is fitted
+        tests = set_names(config.data.test, ("train", "valid")) or ["held_out"]
+        read_published(Path(args.published), tests, args.measure)
     study = prepare(request, print)
     where = Where(args.engine, args.workers, args.threads, args.retries, args.keep, options)
     print(f"{len(study.jobs)} fits in {directory}, {where.workers} at a time")

@@ -14,16 +14,16 @@ NEAR = 0.04  # of the height of an axis: a line of text
 COLUMNS = ("label", "test", "quantity", "measure", "frames", "error", "source")
 
 
-def read_published(path: Path, tests: Collection[str], measure: str) -> list[dict[str, Any]]:
-    """Rows of `path` for the tests and the measure (rmse, mae) of a report.
+def read_published(path: Path, tests: Collection[str], measure: str) -> tuple[list[dict[str, Any]], int]:
+    """Rows of `path` for the tests and the measure (rmse, mae) of a report, and how many of another measure it has.
 
     The columns are label, test, quantity (energy, forces, stress), measure, frames (validation included), error
-    (meV/atom, meV/Å, meV/Å³) and source. Rows of another measure are left out.
+    (meV/atom, meV/Å, meV/Å³) and source.
 
     Raises:
         ValueError: a column is missing, a test or quantity unknown, or a number is none; with the line.
     """
-    with open(path, newline="", encoding="utf-8") as file:
+    with open(path, newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
         rows = [(reader.line_num, row) for row in reader]
     missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
@@ -43,7 +43,7 @@ def read_published(path: Path, tests: Collection[str], measure: str) -> list[dic
             raise ValueError(f"{path}:{line}: {frames} frames, error {error}; both must be positive")
         if row["measure"] == measure:
             found.append({key: row[key] for key in COLUMNS} | {"frames": frames, "error": error})
-    return found
+    return found, len(rows) - len(found)
 
 
 def of(found: dict[str, Any], test: str, quantity: str) -> list[dict[str, Any]]:

@@ -40,14 +40,19 @@ def report(
 
     study = read_study(directory)
     found = gather(study, targets, measure, block)
-    found["published"] = read_published(Path(published), study.tests, measure) if published else []
+    found["published"], other = (
+        read_published(Path(published), study.tests, measure) if published else ([], 0)
+    )
     write_text(directory / "analysis.json", to_json(found))
     write_text(directory / "errors.csv", errors_csv(found["fits"]))
     write_text(directory / "curves.csv", curves_csv(found))
     pictures = draw(found, directory)
     write_text(directory / "report.html", page(found))
     files = ["report.html", *pictures, "errors.csv", "curves.csv", "analysis.json"]
-    return [*summary(found), "look at: " + ", ".join(str(directory / name) for name in files)]
+    told = (
+        [f"{published}: {other} rows of another measure than {measure} left out (--measure)"] if other else []
+    )
+    return [*summary(found), *told, "look at: " + ", ".join(str(directory / name) for name in files)]
 
 
 def gather(study: Study, targets: Sequence[float], measure: str, block: int) -> dict[str, Any]:

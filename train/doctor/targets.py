@@ -93,7 +93,7 @@ def _split(irreps: str, value: Array) -> tuple[Array, Array]:
 
 
 def _zeros(name: str, rows: Sequence[Frame]) -> Iterator[Finding]:
-    """Exactly zero in every number, although no symmetry makes it vanish, and not so in other frames."""
+    """Exactly zero in every number, although no symmetry makes it vanish; in some frames, or in all molecules."""
     zero = [f for f in rows if not f.targets[name].any() and (f.atoms.pbc.any() or _uneven(f))]
     if zero and len(zero) < len(rows):
         yield warning(
@@ -101,6 +101,14 @@ def _zeros(name: str, rows: Sequence[Frame]) -> Iterator[Finding]:
             f"{zero[0].name}: {name} is exactly zero, although the structure has no symmetry, in {len(zero)} of "
             f"{len(rows)} frames ({numbered(zero)}); a missing label must be absent, not zero: remove the value",
             zero,
+        )
+    uneven = [f for f in zero if not f.atoms.pbc.any()]
+    if uneven and len(zero) == len(rows):
+        yield warning(
+            CHECK,
+            f"{uneven[0].name}: {name} is exactly zero in all {len(rows)} frames, though structures have no symmetry: "
+            "nothing to learn; is its key right? A missing label must be absent, not zero: remove it, or the target",
+            uneven,
         )
 
 
@@ -120,6 +128,8 @@ def _dipoles(rows: Sequence[Frame]) -> Iterator[Finding]:
         return
     moments = np.array([_moments(f, symbols) for f in rows])  # (n, 3, elements)
     labels = np.array([f.targets["dipole"][0] for f in rows])
+    if not labels.any():  # `_zeros` has said so
+        return
     charges = np.linalg.lstsq(moments.reshape(-1, len(symbols)), labels.reshape(-1), rcond=1e-3)[0]
     fitted = moments @ charges
     explained = 1 - np.sum((labels - fitted) ** 2) / np.sum(labels**2)
