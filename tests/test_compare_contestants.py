@@ -20,6 +20,7 @@ from train.compare.contestants import contestants
 from train.compare.frames import predict_frames
 from train.compare.physics.dimers import MOST, dimers
 from train.compare.physics.dynamics import dynamics
+from train.compare.physics.elastic import elastic
 from train.compare.remote import Remote, described
 from train.compare.run import Request, compare
 from train.compare.subject import Subject
@@ -60,6 +61,12 @@ class Constant(Calculator):  # type: ignore[misc]
         self.results = {"energy": 0.0}
 
 
+class Stressless(Partial):
+    """Forces, but no stress."""
+
+    implemented_properties = ["energy", "free_energy", "forces"]  # noqa: RUF012
+
+
 class Here(Remote):
     """A remote calculator whose process is this one."""
 
@@ -98,6 +105,13 @@ def test_a_property_that_fails_leaves_the_others(here: Any) -> None:
     assert atoms.get_potential_energy() == 2.0
     with pytest.raises(ValueError, match="too coarse"):
         atoms.get_stress()
+
+
+def test_a_stress_that_fails_is_not_one_that_lacks(here: Any) -> None:
+    subject = Subject([COPPER], ["a"], COPPER, COPPER, "given", relaxed=COPPER)
+    with pytest.raises(ValueError, match="too coarse"):
+        elastic(here(Partial()), subject)
+    assert "does not give" in elastic(here(Stressless()), subject)["skipped"]
 
 
 def test_what_a_calculator_lacks_is_no_failure(here: Any) -> None:

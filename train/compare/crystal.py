@@ -49,28 +49,38 @@ def find_crystal(given: str, frames: Sequence[Frame]) -> tuple[Atoms | None, str
         return bare(atoms), f"the first structure of {given}"
     if given:
         return built(given), f"{given}, built by ase.build.bulk"
-    dense = [frame for frame in frames if frame.atoms.pbc.all() and is_dense(frame.atoms)]
-    if not dense:
+    periodic = [frame for frame in frames if frame.atoms.pbc.all()]
+    if not any(is_dense(frame.atoms) for frame in periodic):
         return None, "the test set has no structure that is periodic and without vacuum; give --crystal"
     quiet = [
-        f for f in dense if f.forces is not None and np.abs(f.forces).max() < AT_REST and f.energy is not None
+        f
+        for f in periodic
+        if f.forces is not None
+        and np.abs(f.forces).max() < AT_REST
+        and f.energy is not None
+        and is_dense(f.atoms)
     ]
-    formulas = sorted({str(f.atoms.symbols.formula.reduce()[0]) for f in quiet or dense})
+    rest = f"forces below {AT_REST} eV/Å"
+    formulas = sorted({str(f.atoms.symbols.formula.reduce()[0]) for f in quiet})
     if len(formulas) > 1:
-        what = f"test frames with forces below {AT_REST} eV/Å" if quiet else "periodic test frames"
-        return None, f"{what} are of several compositions ({', '.join(formulas)}); give --crystal"
+        return None, (
+            f"test frames with {rest} are of several compositions, whose energies cannot be compared "
+            f"({', '.join(formulas)}); give --crystal"
+        )
     if quiet:
         lowest = min(quiet, key=lambda frame: float(frame.energy or 0.0) / len(frame.atoms))
-        where = f"{lowest.name}, the lowest in energy of those with forces below {AT_REST} eV/Å"
-        return bare(lowest.atoms), where
-    (formula,) = formulas
-    why = f"no frame of the test set has forces below {AT_REST} eV/Å"
-    if len(set(dense[0].atoms.numbers)) > 1:
-        return None, f"{why}; give --crystal"
+        return bare(lowest.atoms), f"{lowest.name}, the lowest in energy of those with {rest}"
+    symbols = {symbol for frame in periodic for symbol in frame.atoms.get_chemical_symbols()}
+    if len(symbols) > 1:
+        return None, f"no frame of the test set has {rest}; give --crystal"
+    (symbol,) = symbols
     try:
-        return built(formula), f"{formula} as ase.build.bulk knows it, since no test frame is at rest"
+        return built(symbol), f"{symbol} as ase.build.bulk knows it, since no test frame is at rest"
     except ValueError:
-        return None, f"{why}, and ase.build.bulk does not build {formula}; give --crystal"
+        return (
+            None,
+            f"no frame of the test set has {rest}, and ase.build.bulk does not build {symbol}; give --crystal",
+        )
 
 
 def is_dense(atoms: Atoms) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from train.compare.words import on_frames
+from train.compare.words import common_frames
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def trade(found: dict[str, Any]) -> list[Panel]:
     if not lines:
         return []
     unit = {"forces": "meV/Å", "energy": "meV/atom"}[quantity]
-    title = (
-        f"Error{on_frames(found, quantity)} ({found['settings']['dtype']}) against time ({speed}): {system}"
-    )
-    return [Panel(title, "µs per atom", f"{quantity} RMSE ({unit})", lines, log=True)]
+    shared = common_frames(found, quantity)
+    about = ", ".join([unit, found["settings"]["dtype"], *([shared] if shared else [])])
+    title = f"Error against time: {system}"
+    return [Panel(title, f"µs per atom ({speed})", f"{quantity} RMSE ({about})", lines, log=True)]

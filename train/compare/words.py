@@ -31,7 +31,9 @@ def findings(found: dict[str, Any]) -> list[str]:
             lines.append(f"{quantity}: nobody is ranked: no frame was predicted by all")
             continue
         best = min(known, key=lambda name: known[name][0])
-        text = f"{quantity}{on_frames(found, quantity)}: {best} has an RMSE of {told(known[best], UNITS[quantity])}"
+        shared = common_frames(found, quantity)
+        where = f", on {shared}, those that all predicted" if shared else ""
+        text = f"{quantity}{where}: {best} has an RMSE of {told(known[best], UNITS[quantity])}"
         rest = [f"{name} {told(one)}" for name, one in known.items() if name != best]
         lines.append(text + (f"; {', '.join(rest)}" if rest else ""))
     first = next(iter(found["errors"]))
@@ -39,11 +41,11 @@ def findings(found: dict[str, Any]) -> list[str]:
     return [*lines, *(difference(row, found["settings"]["measure"]) for row in some)]
 
 
-def on_frames(found: dict[str, Any], quantity: str) -> str:
-    """`, on 9 of 12 frames, those that all predicted`; nothing where nobody failed on any."""
+def common_frames(found: dict[str, Any], quantity: str) -> str:
+    """`9 of 12 frames` that all predicted; nothing where nobody failed on any."""
     shared = found["ranking"][quantity]["frames"]
     most = max(one[quantity]["frames"] for one in found["errors"].values() if quantity in one)
-    return f", on {shared} of {found['frames']} frames, those that all predicted" if shared < most else ""
+    return f"{shared} of {found['frames']} frames" if shared < most else ""
 
 
 def difference(row: dict[str, Any], measure: str) -> str:
