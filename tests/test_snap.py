@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import lzma
+import pickle
 import sys
+from contextlib import closing
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError
 from itertools import product
@@ -16,10 +19,10 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
 
-from potential.linear import lammps_library
+from potential.linear import lammps_library, snap_calculator
 from potential.linear.lammps_library import box_of
 from potential.linear.snap import Descriptor, Snap, rows
-from potential.linear.snap_calculator import SnapCalculator, predict
+from potential.linear.snap_calculator import SnapCalculator, opened, predict
 from potential.linear.snap_files import read_snap, write_snap
 
 DATA = Path(__file__).parents[1] / "data"
@@ -271,6 +274,35 @@ def test_calculator_as_ase_knows_them() -> None:
     assert atoms.get_forces().shape == (8, 3)
     with pytest.raises(ValueError, match="without full periodicity"):
         atoms.get_stress()
+
+
+def test_one_lammps_takes_one_structure_after_the_other() -> None:
+    """Of any size, cell and elements; nothing of one is left in the next, in any bit."""
+    snap = made_up(KINDS["quadratic"])
+    several = [*STRUCTURES.values(), crystal() * (2, 1, 2), *reversed(STRUCTURES.values())]
+    with closing(opened(snap)) as library:
+        for atoms in several:
+            kept, fresh = predict(snap, atoms, library), predict(snap, atoms)
+            for name in ("energies", "forces", "virial"):
+                assert (getattr(kept, name) == getattr(fresh, name)).all()
+
+
+def test_calculator_opens_lammps_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    times: list[Snap] = []
+    monkeypatch.setattr(snap_calculator, "opened", lambda snap: times.append(snap) or opened(snap))
+    atoms = crystal()
+    atoms.calc = SnapCalculator(made_up(TWO))
+    energy = atoms.get_potential_energy()
+    atoms.rattle(0.1)
+    with pytest.raises(ValueError, match="atoms contain N"):
+        atoms.calc.get_potential_energy(molecule("N2"))
+    other = atoms.calc.get_potential_energy(atoms)
+    assert other != energy
+    assert atoms.calc.get_potential_energy(acid()) != other
+    assert len(times) == 1
+    for copied in (copy.deepcopy(atoms.calc), pickle.loads(pickle.dumps(atoms.calc))):
+        assert copied.get_potential_energy(crystal()) == energy
+    assert len(times) == 3
 
 
 def test_what_has_no_energy_is_refused() -> None:

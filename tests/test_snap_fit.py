@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import lzma
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,10 +14,12 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 
+from potential.linear import snap_calculator
 from potential.linear.snap import Descriptor, Snap
 from potential.linear.snap_calculator import predict
 from potential.linear.snap_files import read_snap
 from train.config import Data, Weights
+from train.curve import snap as curve_snap
 from train.curve.cli import main
 from train.curve.contestants import contestants
 from train.data.dataset import Frame
@@ -235,6 +238,23 @@ def test_learning_curves_of_snap(
     assert (left.descriptor.cutoff, left.descriptor.quadraticflag) == (4.0, 1)
     log = (tmp_path / "curve" / "logs" / f"{one['job']}.txt").read_text()
     assert "by cross-validation" in log
+
+
+def test_time_is_that_of_energy_and_forces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not of opening LAMMPS, which takes as long as hundreds of atoms."""
+    snap, slow = read_snap(PUBLISHED), 0.5  # CPU seconds
+
+    def opened(of: Snap) -> object:
+        begun = time.process_time()
+        while time.process_time() < begun + slow:
+            pass
+        return snap_calculator.opened(of)
+
+    monkeypatch.setattr(curve_snap, "opened", opened)
+    frames = silicon(snap, 3)
+    found, microseconds = curve_snap.predicted(snap, frames)
+    assert 0 < microseconds * 1e-6 * 8 * len(frames) < slow / 2
+    assert found["forces/2"] == pytest.approx(0, abs=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,10 @@
-"""The LAMMPS library in this process: opened with one structure in it, asked, closed."""
+"""The LAMMPS library in this process: opened, given one structure after the other, asked, closed."""
 
 from __future__ import annotations
 
 import ctypes
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from typing import Any
@@ -102,14 +101,28 @@ def box_of(atoms: Atoms, cutoff: float) -> Box:
     return Box(lower, (fractions - np.floor(fractions)) @ lower, turn)
 
 
-@contextmanager
-def structure(atoms: Atoms, elements: Sequence[str], cutoff: float) -> Iterator[tuple[Any, Box]]:
-    """A LAMMPS that holds the structure, its types numbered in the order of `elements`; what to compute is up to
-    the caller.
+def open_box(elements: Sequence[str]) -> Any:
+    """A LAMMPS with an empty box; `hold` puts one structure after the other into it.
 
     Raises:
-        ValueError: an element that is none of `elements`, and as `box_of`; what LAMMPS complains of.
         ImportError: LAMMPS is not installed.
+    """
+    library = open_library()
+    library.commands_list(
+        [
+            "units metal", "atom_style atomic", "atom_modify sort 0 0", "boundary p p p",
+            "region box prism 0 1 0 1 0 1 0 0 0", f"create_box {len(elements)} box", "mass * 1.0",
+            "neighbor 0.0 bin",
+        ]
+    )  # fmt: skip
+    return library
+
+
+def hold(library: Any, atoms: Atoms, elements: Sequence[str], cutoff: float) -> Box:
+    """Put a structure in the place of the one before, its types numbered in the order of `elements`.
+
+    Raises:
+        ValueError: an element that is none of `elements`, and as `box_of`.
     """
     symbols = atoms.get_chemical_symbols()
     unknown = sorted(set(symbols) - set(elements))
@@ -120,21 +133,13 @@ def structure(atoms: Atoms, elements: Sequence[str], cutoff: float) -> Iterator[
         )
     box = box_of(atoms, cutoff)
     (lx, _, _), (xy, ly, _), (xz, yz, lz) = box.cell.tolist()
-    bin_size = max(cutoff / 2, (lx * ly * lz / MAX_BINS) ** (1 / 3))
-    library = open_library()
-    try:
-        commands = [
-            "units metal", "atom_style atomic", "atom_modify sort 0 0", "boundary p p p",
-            f"region box prism 0 {lx!r} 0 {ly!r} 0 {lz!r} {xy!r} {xz!r} {yz!r}",
-            f"create_box {len(elements)} box", "mass * 1.0",
-            "neighbor 0.0 bin", f"neigh_modify binsize {bin_size!r}",
-        ]  # fmt: skip
-        library.commands_list(commands)
-        types = [list(elements).index(symbol) + 1 for symbol in symbols]
-        n = library.create_atoms(
-            len(atoms), list(range(1, len(atoms) + 1)), types, box.positions.ravel().tolist()
-        )
-        assert n == len(atoms), f"LAMMPS took {n} of {len(atoms)} atoms"
-        yield library, box
-    finally:
-        library.close()
+    if library.get_natoms():
+        library.command("delete_atoms group all compress yes")
+    library.reset_box([0.0, 0.0, 0.0], [lx, ly, lz], xy, yz, xz)
+    library.command(f"neigh_modify binsize {max(cutoff / 2, (lx * ly * lz / MAX_BINS) ** (1 / 3))!r}")
+    types = [list(elements).index(symbol) + 1 for symbol in symbols]
+    n = library.create_atoms(
+        len(atoms), list(range(1, len(atoms) + 1)), types, box.positions.ravel().tolist()
+    )
+    assert n == len(atoms), f"LAMMPS took {n} of {len(atoms)} atoms"
+    return box

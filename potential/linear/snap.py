@@ -6,13 +6,14 @@ Thompson, Swiler, Trott, Foiles, Tucker, J. Comput. Phys. 285, 316 (2015); quadr
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 from ase import Atoms
 
-from potential.linear.lammps_library import Array, structure
+from potential.linear.lammps_library import Array, hold, open_box
 
 ARRAY = 0, 2  # of a compute: global, array; as the LAMMPS library numbers them
 
@@ -95,7 +96,8 @@ def rows(atoms: Atoms, descriptor: Descriptor) -> Rows:
     numbers = [repr(x) for x in (*d.radii, *d.weights)]
     command = f"compute rows all snap {d.rcutfac!r} {d.rfac0!r} {d.twojmax} {' '.join(numbers)}"
     command += "".join(f" {name} {value!r}" for name, value in d.keywords().items())
-    with structure(atoms, d.elements, d.cutoff) as (library, box):
+    with closing(open_box(d.elements)) as library:
+        box = hold(library, atoms, d.elements, d.cutoff)
         library.commands_list(
             [f"pair_style zero {d.cutoff * (1 + 1e-9)!r}", "pair_coeff * *", command, "run 0"]
         )

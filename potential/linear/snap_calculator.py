@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tempfile
+import time
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,12 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from potential.linear.lammps_library import Array, structure
+from potential.linear.lammps_library import Array, hold, open_box
 from potential.linear.snap import Snap
 from potential.linear.snap_files import pair_of, read_snap, write_snap
 
-SCALAR, VECTOR, OF_ATOMS = (0, 0), (0, 1), (1, 1)  # of a compute, as the LAMMPS library numbers them
+VECTOR, OF_ATOMS = (0, 1), (1, 1)  # of a compute, as the LAMMPS library numbers them
+RUN = "run 0"
 
 
 @dataclass(frozen=True)
@@ -33,30 +36,52 @@ class Prediction:
         return float(self.energies.sum())
 
 
-def predict(snap: Snap, atoms: Atoms) -> Prediction:
-    """Energy, forces and virial by `pair_style snap`.
+def opened(snap: Snap) -> Any:
+    """A LAMMPS with `pair_style snap`, for `predict`; close() it.
+
+    Raises:
+        ImportError: LAMMPS is not installed.
+    """
+    library = open_box(snap.descriptor.elements)
+    with tempfile.TemporaryDirectory() as folder:
+        write_snap(Path(folder) / "model", snap)
+        files = " ".join(f'"{file}"' for file in pair_of(Path(folder) / "model"))
+        library.commands_list(
+            [
+                "pair_style snap", f"pair_coeff * * {files} {' '.join(snap.descriptor.elements)}",
+                "compute energies all pe/atom", "compute energy all reduce sum c_energies",
+                "compute virial all pressure NULL virial", "thermo_style custom c_energy press",
+            ]
+        )  # fmt: skip
+    return library
+
+
+def predict(snap: Snap, atoms: Atoms, library: Any = None) -> Prediction:
+    """Energy, forces and virial by `pair_style snap`; in a LAMMPS that is `opened` for this SNAP, and stays so, or in
+    one of its own.
 
     Raises:
         ValueError: elements the SNAP does not have, non-finite positions, no atoms.
         ImportError: LAMMPS is not installed.
     """
-    d = snap.descriptor
-    with structure(atoms, d.elements, d.cutoff) as (library, box), tempfile.TemporaryDirectory() as folder:
-        write_snap(Path(folder) / "model", snap)
-        files = " ".join(f'"{file}"' for file in pair_of(Path(folder) / "model"))
-        library.commands_list(
-            [
-                "pair_style snap", f"pair_coeff * * {files} {' '.join(d.elements)}",
-                "compute energies all pe/atom", "compute energy all reduce sum c_energies",
-                "compute virial all pressure NULL virial", "thermo_style custom c_energy press", "run 0",
-            ]
-        )  # fmt: skip
-        energies = np.array(library.numpy.extract_compute("energies", *OF_ATOMS)[: len(atoms)])
-        forces = np.array(library.numpy.extract_atom("f")[: len(atoms)])
-        xx, yy, zz, xy, xz, yz = library.numpy.extract_compute("virial", *VECTOR)
-        pressure = np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]]) / library.extract_global("nktv2p")
+    if library is None:
+        with closing(opened(snap)) as library:
+            return predict(snap, atoms, library)
+    box = hold(library, atoms, snap.descriptor.elements, snap.descriptor.cutoff)
+    library.command(RUN)
+    energies = np.array(library.numpy.extract_compute("energies", *OF_ATOMS)[: len(atoms)])
+    forces = np.array(library.numpy.extract_atom("f")[: len(atoms)])
+    xx, yy, zz, xy, xz, yz = library.numpy.extract_compute("virial", *VECTOR)
+    pressure = np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]]) / library.extract_global("nktv2p")
     virial = -pressure * np.linalg.det(box.cell)
     return Prediction(energies, forces @ box.turn.T, box.turn @ virial @ box.turn.T)
+
+
+def seconds(library: Any) -> float:
+    """CPU time of energy, forces and virial of the structure that an `opened` LAMMPS holds, its neighbors included."""
+    begun = time.process_time()
+    library.command(RUN)
+    return time.process_time() - begun
 
 
 class SnapCalculator(Calculator):  # type: ignore[misc]
@@ -76,6 +101,11 @@ class SnapCalculator(Calculator):  # type: ignore[misc]
     def __init__(self, model: Snap | Path | str):
         super().__init__()
         self.snap: Snap = model if isinstance(model, Snap) else read_snap(model)
+        self._library: Any = None  # kept open from the first structure on
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy opens a LAMMPS of its own."""
+        return {**self.__dict__, "_library": None}
 
     def calculate(
         self,
@@ -95,7 +125,9 @@ class SnapCalculator(Calculator):  # type: ignore[misc]
             raise ValueError(
                 f"stress asked for, but pbc is {self.atoms.pbc.tolist()}: without full periodicity there is no volume"
             )
-        p = predict(self.snap, self.atoms)
+        if self._library is None:
+            self._library = opened(self.snap)
+        p = predict(self.snap, self.atoms, self._library)
         results: dict[str, Any] = {
             "energy": p.energy,
             "free_energy": p.energy,
