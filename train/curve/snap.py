@@ -12,7 +12,7 @@ from potential.linear.lammps_library import open_library
 from potential.linear.snap import Snap
 from potential.linear.snap_calculator import opened, predict, seconds
 from potential.linear.snap_files import write_snap
-from train.config import Config
+from train.config import Config, Fit
 from train.curve.frames import Sums, beside_zero, sums
 from train.curve.study import Job, Study
 from train.data.dataset import Frame
@@ -54,6 +54,8 @@ def snap_settings(
 def fitted(study: Study, job: Job, frames: Sequence[Frame], isolated: Sequence[Frame]) -> Snap:
     """The SNAP of a job; also left in its directory as files of LAMMPS.
 
+    Weights of [fit] that are not the default ones are used, and left-out labels (0) left out; else weights are found.
+
     Raises:
         ValueError: labels that are nowhere, and as `fit_snap`.
     """
@@ -66,8 +68,11 @@ def fitted(study: Study, job: Job, frames: Sequence[Frame], isolated: Sequence[F
     e0 = fit_e0(
         frames, elements(frames), isolated, {s: v for s, v in config.e0.items() if s in descriptor.elements}
     )
-    kinds = [kind for kind in LABELS if getattr(config.fit, f"{kind}_weight")]
-    found = fit_snap(frames, descriptor, e0, config.data, job.fit_seed, kinds)
+    given = {kind: float(getattr(config.fit, f"{kind}_weight")) for kind in LABELS}
+    usual = {kind: getattr(Fit(), f"{kind}_weight") for kind in LABELS}
+    chosen = any(weight not in (0, usual[kind]) for kind, weight in given.items())
+    kinds = [kind for kind in LABELS if given[kind]]
+    found = fit_snap(frames, descriptor, e0, given if chosen else config.data, job.fit_seed, kinds)
     for line in (*why, e0.text, found.text):
         print(line)
     directory = study.run_directory(job)

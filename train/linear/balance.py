@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -15,34 +15,26 @@ GAIN = 0.01  # of the logarithm of the product; less is no reason for a more une
 Parts = Mapping[tuple[str, int], Triangle]
 
 
-def balance(parts: Parts, prior: Array | None = None) -> tuple[dict[str, float], dict[str, float]]:
-    """The weight of each kind, and its error when predicted from the other folds: the geometric mean of the root mean
-    square of each fold, so that a fold with a structure unlike all others does not decide.
+def balance(parts: Parts, prior: Array | None = None) -> dict[str, float]:
+    """The weight of each kind, in powers of ten, at which the product of their `left_out` errors is least, to one per
+    cent.
 
-    The weights, in powers of ten, are those at which the product of these errors is least, to one per cent: any other
-    would make one smaller by one per cent only at the price of more than one per cent of another. That needs no unit
-    in which an error of an energy could be held against that of a force. The search begins at usual weights.
+    Any other would make one error smaller by one per cent only at the price of more than one per cent of another. That
+    needs no unit in which an error of an energy could be held against that of a force. The search begins at usual
+    weights.
 
     Raises:
         ValueError: less than two folds.
     """
     kinds = [kind for kind in FIRST if any(kind == k for k, _ in parts)]
-    folds = sorted({fold for _, fold in parts})
-    if len(folds) < 2:
-        raise ValueError(f"{len(folds)} folds; cross-validation needs two or more")
-    rest = {
-        (kind, out): merged({key: part for key, part in parts.items() if key[0] == kind and key[1] != out})
-        for kind in kinds
-        for out in folds
-        if any(key[0] == kind and key[1] != out for key in parts)
-    }
-    known: dict[tuple[float, ...], dict[str, float]] = {}
+    known: dict[tuple[float, ...], float] = {}
 
     def tried(weights: dict[str, float]) -> float:
         key = tuple(weights.values())
         if key not in known:
-            known[key] = _errors(parts, rest, weights, (folds, prior))
-        return float(np.log(list(known[key].values())).sum())
+            found = left_out(parts, parts, weights, prior)
+            known[key] = float(np.log(np.maximum(list(found.values()), TINY)).sum())
+        return known[key]
 
     weights = {kind: FIRST[kind] for kind in kinds}
     free = [kind for kind in kinds if kind != ("forces" if "forces" in kinds else kinds[0])]
@@ -55,20 +47,26 @@ def balance(parts: Parts, prior: Array | None = None) -> tuple[dict[str, float],
                     tried(other) < tried(weights) - GAIN
                 ):
                     weights = other
-    tried(weights)
-    return weights, known[tuple(weights.values())]
+    return weights
 
 
-def _errors(
-    parts: Parts, rest: Parts, weights: Mapping[str, float], how: tuple[Sequence[int], Array | None]
+def left_out(
+    parts: Parts, tests: Parts, weights: Mapping[str, float], prior: Array | None = None
 ) -> dict[str, float]:
-    folds, prior = how
-    logs: dict[str, list[float]] = {kind: [] for kind in weights}
+    """Root mean square error of each kind over all rows of `tests`, each fold predicted from the others in `parts`.
+
+    Raises:
+        ValueError: less than two folds.
+    """
+    folds = sorted({fold for _, fold in parts})
+    if len(folds) < 2:
+        raise ValueError(f"{len(folds)} folds; cross-validation needs two or more")
+    squares, n = dict.fromkeys(weights, 0.0), dict.fromkeys(weights, 0)
     for out in folds:
-        others = {kind: rest[kind, out] for kind in weights if (kind, out) in rest}
-        c = by_evidence(merged(others, weights), prior).coefficients
+        others = {key: part for key, part in parts.items() if key[1] != out}
+        c = by_evidence(merged(others, {key: weights[key[0]] for key in others}), prior).coefficients
         for kind in weights:
-            if (kind, out) in parts:
-                part = parts[kind, out]
-                logs[kind].append(float(np.log(max(float(part.squares(c)) / part.n_rows, TINY))) / 2)
-    return {kind: float(np.exp(np.mean(logs[kind]))) for kind in weights}
+            if (kind, out) in tests:
+                squares[kind] += float(tests[kind, out].squares(c))
+                n[kind] += tests[kind, out].n_rows
+    return {kind: float(np.sqrt(squares[kind] / n[kind])) for kind in weights}

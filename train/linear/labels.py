@@ -17,16 +17,6 @@ SIX = ([0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1])  # independent components of a vi
 Piece = tuple[tuple[str, int], Array, Array]
 
 
-def gentleness(frames: Sequence[Frame]) -> Array:
-    """What each frame counts, (n_frames,): s^2 / (s^2 + f^2), f the root mean square of its forces, s the median of f.
-
-    Errors of a model grow with the forces; unweighted, a few hot structures would decide about all coefficients.
-    """
-    f2 = np.array([0.0 if f.forces is None else float(np.square(f.forces).mean()) for f in frames])
-    s2 = float(np.median(f2))
-    return s2 / (s2 + f2) if s2 > 0 else np.ones(len(frames))
-
-
 def pieces(
     frames: Sequence[Frame],
     rows_of: Callable[[Atoms], Rows],
@@ -37,13 +27,13 @@ def pieces(
     """Rows and labels of every frame, named by (kind, fold): energy and virial per atom (eV), without E0, and forces
     (eV/Å).
 
-    Rows are multiplied by the root of the frame's weights, its gentleness included. A label that a frame does not have,
-    or of weight 0, or of a kind not among `kinds`, gives no rows.
+    Rows are multiplied by the root of the frame's weights. A label that a frame does not have, or of weight 0, or of a
+    kind not among `kinds`, gives no rows.
 
     Raises:
         ValueError: an element without E0, and as `rows_of`.
     """
-    for frame, fold, gentle in zip(frames, folds, gentleness(frames).tolist(), strict=True):
+    for frame, fold in zip(frames, folds, strict=True):
         r, n = rows_of(frame.atoms), len(frame.atoms)
         of_frame: dict[str, tuple[Array, Array]] = {}
         unknown = sorted(set(frame.atoms.symbols) - e0.keys())
@@ -61,5 +51,5 @@ def pieces(
         for kind in kinds:
             if kind in of_frame and own[kind] > 0:
                 features, labels = of_frame[kind]
-                root = np.sqrt(gentle * own[kind])
+                root = np.sqrt(own[kind])
                 yield (kind, fold), features * root, labels * root

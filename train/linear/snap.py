@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -11,11 +11,11 @@ import numpy as np
 from ase.data import atomic_numbers, covalent_radii
 
 from potential.linear.snap import Descriptor, Snap, rows
-from train.config import Data
+from train.config import Data, Weights
 from train.data.dataset import Frame
 from train.data.labels import LABELS
 from train.data.splits import folds, groups
-from train.linear.balance import Parts, balance
+from train.linear.balance import FIRST, Parts, balance, left_out
 from train.linear.labels import pieces
 from train.linear.rows import Array, accumulate, merged
 from train.linear.solve import Solution, by_evidence, scales
@@ -75,9 +75,8 @@ class SnapFit:
 
     snap: Snap
     weights: dict[str, float]  # of energies, forces, stress against each other
-    errors: dict[
-        str, float
-    ]  # RMSE from cross-validation: eV/atom, eV/Å, eV/atom of the virial; empty where not made
+    found: str  # how
+    errors: dict[str, float]  # RMSE of left-out frames, eV/atom, eV/Å, eV/atom of the virial; none: not made
     solution: Solution
 
     @property
@@ -86,8 +85,8 @@ class SnapFit:
         weights = ", ".join(f"{kind} {weight:g}" for kind, weight in self.weights.items())
         units = {"energy": "meV/atom", "forces": "meV/Å", "stress": "meV/atom (virial)"}
         errors = ", ".join(f"{kind} {1e3 * error:.3g} {units[kind]}" for kind, error in self.errors.items())
-        found = f"by cross-validation, whose errors are {errors}" if errors else "given"
-        return f"weights {weights}, {found}; {self.solution.text}"
+        told = f", RMSE of left-out frames {errors}" if errors else ""
+        return f"weights {weights}, {self.found}{told}; {self.solution.text}"
 
 
 def fit_snap(
@@ -102,8 +101,8 @@ def fit_snap(
 
     Args:
         e0: of each element; known ones are the constants (`bzeroflag` is then 1), fitted ones are where these begin.
-        how: weights of the kinds, or settings by which frames are kept together in the cross-validation that finds
-            them.
+        how: weights of the mean squared errors of the kinds, as in [fit]; or settings by which frames are kept
+            together in the cross-validation that finds them.
         kinds: labels to fit to.
 
     Raises:
@@ -111,15 +110,37 @@ def fit_snap(
         ImportError: LAMMPS is not installed.
     """
     of_fold = _folds(frames, how, seed) if isinstance(how, Data) else [0] * len(frames)
-    parts = accumulate(pieces(frames, partial(rows, descriptor=descriptor), e0.e0, of_fold, kinds))
+    rows_of = partial(rows, descriptor=descriptor)
+    parts = accumulate(pieces(frames, rows_of, e0.e0, of_fold, kinds))
     if not parts:
         raise ValueError(f"no frame has {' or '.join(kinds)}: nothing to fit to")
     prior = _prior(parts, descriptor, e0)
-    weights, errors = balance(parts, prior) if isinstance(how, Data) else (dict(how), {})
+    weights, found, errors = _weights(parts, how), "given", {}
+    if isinstance(how, Data) and len({fold for _, fold in parts}) < 2:
+        found = "the usual ones, as one frame or group leaves nothing to validate on"
+    elif isinstance(how, Data):
+        weights, found = balance(parts, prior), "by cross-validation"
+        alike = all(frame.weights == Weights() for frame in frames)
+        plain = parts if alike else accumulate(pieces(_unweighted(frames), rows_of, e0.e0, of_fold, kinds))
+        errors = left_out(parts, plain, weights, prior)
     solution = by_evidence(merged(parts, {key: weights[key[0]] for key in parts}), prior)
     coefficients = solution.coefficients.reshape(len(descriptor.elements), -1).copy()
     coefficients[:, 0] += [e0.e0.get(s, 0.0) for s in descriptor.elements]
-    return SnapFit(Snap(descriptor, coefficients.ravel()), weights, errors, solution)
+    return SnapFit(Snap(descriptor, coefficients.ravel()), weights, found, errors, solution)
+
+
+def _weights(parts: Parts, how: Data | Mapping[str, float]) -> dict[str, float]:
+    """Usual ones, or those given, which are of mean squared errors."""
+    n = {kind: sum(part.n_rows for (k, _), part in parts.items() if k == kind) for kind in FIRST}
+    if isinstance(how, Data):
+        return {kind: FIRST[kind] for kind in FIRST if n[kind]}
+    whole = n["forces"] or n["energy"] or n["stress"]  # noise is that of forces, where there are any
+    return {kind: how[kind] * whole / n[kind] for kind in FIRST if n[kind]}
+
+
+def _unweighted(frames: Sequence[Frame]) -> list[Frame]:
+    """A label of weight 0 is not used, whatever it is."""
+    return [replace(f, weights=Weights(*(float(w > 0) for w in astuple(f.weights)))) for f in frames]
 
 
 def _folds(frames: Sequence[Frame], data: Data, seed: int) -> list[int]:
