@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 RUNS   ?= runs
 DATA   ?= data
 
-.PHONY: quickstart test lint check docs bench bench-acac bench-speed clean
+.PHONY: quickstart test lint check docs bench bench-acac bench-speed bench-snap clean
 
 # The environment, rebuilt when a dependency changes. torch first and alone, at the tested version: whichever build
 # of it pip is set up to find (only a CPU is needed), and nothing that comes after can pull another one.
@@ -43,6 +43,10 @@ bench-acac: $(VENV)/.ready
 # Others beside ours: examples/compare/README.md.
 bench-speed: $(VENV)/.ready
 	$(BIN)/potential-bench --preset small medium --output docs/results
+
+# SNAP beside published ones: docs/LOG.md, 2026-11-27. data/ has silicon only; DATA: the folder with mlearn/, nbmotaw/.
+bench-snap: $(VENV)/.ready
+	$(BIN)/python -m bench.snap --data $(DATA)
 
 # Learning curves, hours each, of the studies that `python -m bench.studies.run --list` names; DATA holds their sets.
 # Quick: make study-acac STUDY=--quick

@@ -7,6 +7,7 @@ import lzma
 import sys
 import time
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +23,12 @@ from train.config import Data, Weights
 from train.curve import snap as curve_snap
 from train.curve.cli import main
 from train.curve.contestants import contestants
+from train.curve.fitters import read_frames
+from train.curve.study import read_study
 from train.data.dataset import Frame
 from train.data.splits import folds
 from train.linear.balance import balance, left_out
-from train.linear.rows import accumulate
+from train.linear.rows import Triangle, accumulate
 from train.linear.snap import Dials, choose_descriptor, dials_of, fit_snap
 from train.statistics import fit_e0
 
@@ -133,8 +136,8 @@ def at_rest(snap: Snap, n: int) -> list[Frame]:
 
 
 def force_errors(found: Snap, frames: list[Frame]) -> float:
-    errors = [predict(found, f.atoms).forces - f.forces for f in frames]
-    return float(np.sqrt(np.mean(np.square(errors))))
+    errors = [(predict(found, f.atoms).forces - f.forces).ravel() for f in frames]
+    return float(np.sqrt(np.mean(np.square(np.concatenate(errors)))))
 
 
 def test_frames_at_rest_do_not_silence_the_others() -> None:
@@ -199,17 +202,37 @@ def test_balance_is_that_of_the_noise(n_energies: int, n_forces: int, f: int, un
         y = x @ c + noise * random.normal(size=n)
         pieces += [((kind, fold), factor * x[fold::5], factor * y[fold::5]) for fold in range(5)]
     parts = accumulate(pieces)
+
+    def only(fold: int) -> dict[tuple[str, int], Triangle]:
+        return {key: part for key, part in parts.items() if key[1] == fold}
+
     weights = balance(parts, np.ones(f))
     assert weights["forces"] == 1
     assert 9 < weights["energy"] * unit**2 < 1001
 
-    def product(of: dict[str, float]) -> float:
-        return float(np.prod(list(left_out(parts, parts, of, np.ones(f)).values())))
-
     for factor in (0.1, 10.0):
-        assert product(weights) < 1.01 * product({**weights, "energy": weights["energy"] * factor})
+        other = {**weights, "energy": weights["energy"] * factor}
+        changes = [
+            np.log(np.divide(*(left_out(parts, only(fold), of, np.ones(f))[kind] for of in (other, weights))))
+            for kind in weights
+            for fold in range(5)
+        ]
+        assert np.sum(changes) / 5 > -0.01
     with pytest.raises(ValueError, match="1 folds"):
-        balance({key: part for key, part in parts.items() if key[1] == 0})
+        balance(only(0))
+
+
+def test_a_fold_at_rest_does_not_choose_the_weights() -> None:
+    """Its errors are rounding; weights are those of the other folds."""
+    random, pieces = np.random.default_rng(0), []
+    c = random.normal(size=6)
+    for fold, kind in product(range(4), ("energy", "forces")):
+        x = random.normal(size=(30, 6))
+        y = x @ c + 0.1 * random.normal(size=30)
+        pieces.append(((kind, fold), x, y))
+    calm = [(("energy", 4), *pieces[0][1:]), (("forces", 4), 1e-15 * x, 1e-15 * random.normal(size=30))]
+    found = [balance(accumulate(some), np.ones(6)) for some in (pieces, [*pieces, *calm])]
+    assert found[0] == found[1]
 
 
 # --- settings -----------------------------------------------------------------------------------------------
@@ -277,8 +300,13 @@ def test_learning_curves_of_snap(
     lines = [json.loads(line) for line in (tmp_path / "curve" / "results.jsonl").read_text().splitlines()]
     forces = {line["job"]: line["errors"]["test"]["forces"]["rmse"] for line in lines}
     assert len(lines) == 6
-    for job in forces:
-        assert forces[job] <= forces["baseline-n20-d0-s0"]
+    study = read_study(tmp_path / "curve")
+    test = read_frames(study.tests["test"])
+    for job in study.jobs:
+        if job.model != "baseline":
+            left = read_snap(study.run_directory(job) / "model")
+            assert forces[job.name] == pytest.approx(1e3 * force_errors(left, test), rel=1e-9)
+            assert forces[job.name] < 0.6 * forces["baseline-n20-d0-s0"]
     one = next(line for line in lines if line["model"].startswith("qsnap") and line["size"] == 20)
     assert one["parameters"] == 21
     assert one["ended"] == "solved"
@@ -287,6 +315,14 @@ def test_learning_curves_of_snap(
     assert (left.descriptor.cutoff, left.descriptor.quadraticflag) == (4.0, 1)
     log = (tmp_path / "curve" / "logs" / f"{one['job']}.txt").read_text()
     assert "by cross-validation" in log
+
+    job, frames = study.jobs[0], read_frames(study.subset(study.jobs[0]))
+    for weight, said in ((3.0, "energy 2"), (0.0, "weights forces 1, ")):
+        study.fixed["settings"]["fit"]["energy_weight"] = weight
+        curve_snap.fitted(study, job, frames, [])
+        told = capsys.readouterr().out
+        assert said in told
+        assert (", given;" in told) == bool(weight)
 
 
 def test_time_is_that_of_energy_and_forces(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,7 +77,7 @@ def predict(snap: Snap, atoms: Atoms, library: Any = None) -> Prediction:
     return Prediction(energies, forces @ box.turn.T, box.turn @ virial @ box.turn.T)
 
 
-def seconds(library: Any) -> float:
+def cpu_seconds(library: Any) -> float:
     """CPU time of energy, forces and virial of the structure that an `opened` LAMMPS holds, its neighbors included."""
     begun = time.process_time()
     library.command(RUN)

@@ -10,7 +10,7 @@ import numpy as np
 
 from potential.linear.lammps_library import open_library
 from potential.linear.snap import Snap
-from potential.linear.snap_calculator import opened, predict, seconds
+from potential.linear.snap_calculator import Prediction, cpu_seconds, opened, predict
 from potential.linear.snap_files import write_snap
 from train.config import Config, Fit
 from train.curve.frames import Sums, beside_zero, sums
@@ -84,22 +84,31 @@ def fitted(study: Study, job: Job, frames: Sequence[Frame], isolated: Sequence[F
 
 
 def predicted(snap: Snap, frames: Sequence[Frame]) -> tuple[Sums, float]:
-    """Errors on a test, and microseconds of CPU time per atom of energy and forces in a LAMMPS that is open.
+    """Errors on a test, and `evaluated`'s time.
 
     Raises:
         ValueError: elements that the SNAP was not fitted to.
     """
-    n_atoms = np.array([len(frame.atoms) for frame in frames])
-    timed = int(np.searchsorted(np.cumsum(n_atoms), TIMED)) + 1
-    found, times = [], []
-    with closing(opened(snap)) as library:
-        for k, frame in enumerate(frames):
-            found.append(predict(snap, frame.atoms, library))
-            if k < timed:
-                times.append(min(seconds(library) for _ in range(3)))
+    found, microseconds = evaluated(snap, frames)
     energy, forces, stress = beside_zero(frames)
     energy[:, 1] = [p.energy for p in found]
     forces[..., 1] = np.concatenate([p.forces for p in found])
     volumes = [f.atoms.get_volume() if f.atoms.pbc.all() else np.nan for f in frames]
     stress[..., 1] = [p.virial / volume for p, volume in zip(found, volumes, strict=True)]
-    return sums(n_atoms, energy, forces, stress), 1e6 * sum(times) / float(n_atoms[: len(times)].sum())
+    return sums(np.array([len(frame.atoms) for frame in frames]), energy, forces, stress), microseconds
+
+
+def evaluated(snap: Snap, frames: Sequence[Frame]) -> tuple[list[Prediction], float]:
+    """Predictions, and microseconds of CPU time per atom of energy and forces in a LAMMPS that is open.
+
+    Raises:
+        ValueError: elements that the SNAP was not fitted to.
+    """
+    found, seconds, n_atoms = [], 0.0, 0
+    with closing(opened(snap)) as library:
+        for frame in frames:
+            found.append(predict(snap, frame.atoms, library))
+            if n_atoms < TIMED:
+                seconds += min(cpu_seconds(library) for _ in range(3))
+                n_atoms += len(frame.atoms)
+    return found, 1e6 * seconds / n_atoms
