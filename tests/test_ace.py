@@ -97,6 +97,7 @@ def test_radial_functions_are_chebyshev_polynomials() -> None:
 @pytest.mark.parametrize("kind", ["molecule", "crystal", "atom"])
 def test_the_design_matrix_is_what_the_potential_predicts(kind: str, correlation: int, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setattr("train.linear.design.EDGES", 50)
+    monkeypatch.setattr("train.linear.design.TANGENTS", 100)
     atoms = {
         "molecule": molecule("CH3CH2OH"),
         "crystal": bulk("CO", "zincblende", a=3.6, cubic=True).repeat((1, 1, 2)),
@@ -119,6 +120,19 @@ def test_the_design_matrix_is_what_the_potential_predicts(kind: str, correlation
     torch.testing.assert_close(
         x.virial @ c, p.virial[0], rtol=0, atol=1e-11 * max(float(p.virial.abs().max()), 1)
     )
+
+
+def test_densities_of_few_edges_are_moved_at_a_time(monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    model = build({"network": "ace", "functions": 20, "cutoff": 4.0}, Statistics(("C",), (0.0,), 1.0, 12.0))
+    graph = from_atoms(bulk("C", "diamond", cubic=True).repeat(3), 4.0)
+    given, seen = model.network.densities, []
+    monkeypatch.setattr(model.network, "densities", lambda v: seen.append(v) or given(v))
+    features(
+        model.network, (graph.edge_vectors().float(), graph.atomic_numbers * 0, graph.center, graph.neighbor)
+    )
+    moved = [len(v) for v in seen[1:]]
+    assert max(moved) == 1024
+    assert sum(moved) == len(graph.center)
 
 
 def test_the_energy_is_linear_in_the_coefficients() -> None:

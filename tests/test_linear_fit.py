@@ -22,10 +22,11 @@ from potential.model import Potential, Statistics, build
 from potential.physics import predict
 from train.batches import prepare
 from train.cli import main
-from train.config import Fit
+from train.config import Config, Fit
 from train.curve.cli import main as curve
 from train.data.dataset import Frame
 from train.linear.equations import equations, solve
+from train.linear.fit import MOST, choose
 from train.linear.settings import Linear
 
 ROOT = Path(__file__).parents[1]
@@ -165,10 +166,62 @@ def test_a_run_directory_from_a_file(acac: Path, tmp_path: Path, capsys: pytest.
     assert np.isfinite(atoms.get_forces()).all()
     for name in ("report.html", "parity.png", "predictions.h5", "config.toml", "split.json", "worst.xyz"):
         assert (tmp_path / "run" / name).is_file()
-    assert "ridge" in (tmp_path / "run" / "log.txt").read_text()
+    assert not (tmp_path / "run" / "learning_curve.png").exists()  # it would be empty
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert "ridge" in log
+    assert "valid: errors of the same fit without these frames" in log
+    assert list(summary["errors"]) == ["train", "valid", "hot"]
     assert main([*words, "--output", str(tmp_path / "again")]) == 0  # the same bits
     same = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("run", "again")]
     assert same[0] == same[1]
+
+
+def test_energies_without_a_weight_are_met_where_e0_is_free(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Forces say nothing of E0: a constant is left, which moves fitted E0, and is a WARNING where E0 is known."""
+    _, frames = planted()
+    for f in frames:  # without forces of 3 eV/Å the constant is what is left
+        forces = np.zeros((len(f.atoms), 3)) if f.forces is None else f.forces
+        f.atoms.calc = SinglePointCalculator(f.atoms, energy=f.energy, forces=forces)
+    write(tmp_path / "some.xyz", [f.atoms for f in frames if f.forces is not None], format="extxyz")
+    words = [str(tmp_path / "some.xyz"), *SMALL, "--set", "fit.energy_weight=0"]
+    assert main([*words, "--output", str(tmp_path / "free")]) == 0
+    summary = json.loads((tmp_path / "free" / "summary.json").read_text())
+    model = load(tmp_path / "free" / "model.safetensors")
+    assert summary["e0"] == dict(zip(model.statistics.elements, model.statistics.e0, strict=True))
+    off = [
+        (float(predict(model, from_atoms(f.atoms, 4.0)).energy) - (f.energy or 0.0)) / len(f.atoms)
+        for f in frames
+    ]
+    assert abs(np.mean(off)) < 0.2 * np.std([(f.energy or 0.0) / len(f.atoms) for f in frames])
+    capsys.readouterr()
+    known = ["--set", "e0.C=-1000", "--set", "e0.O=-2000"]
+    assert main([*words, *known, "--output", str(tmp_path / "known")]) == 0
+    assert "WARNING: energies, which have no weight, are off by" in capsys.readouterr().out
+
+
+def test_rows_of_a_label_without_a_weight_are_not_built() -> None:
+    model, frames = planted()
+    found = equations(model, {"train": prepare(frames[:4], 4.0)}, Linear(), ("energy",))
+    assert {kind[0] for kind in found.triangles} == {"energy"}
+
+
+def test_what_does_not_fit_into_memory_is_refused(
+    acac: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("train.linear.cost.available_memory", lambda: 0.5)
+    assert main([str(acac / "train.xyz"), *SMALL, "--output", str(tmp_path / "run")]) == 1
+    assert "MiB are available; take fewer: --set model.functions=" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_many_elements_have_fewer_functions_with_a_preset_too() -> None:
+    cells = [Atoms(symbols, np.arange(12.0).reshape(4, 3)) for symbols in ("HHeLiBe", "BCNO")]
+    frames = [Frame(atoms, 0.0, None, None, "made up", 0) for atoms in cells]
+    settings = {"network": "ace", "preset": "medium", "cutoff": 4.0}
+    assert choose(Config(model=settings), frames)[0]["functions"] == MOST // 8
+    assert choose(Config(model={**settings, "functions": 1500}), frames)[0]["functions"] == 1500
 
 
 def test_a_null_model_is_not_left_in_silence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

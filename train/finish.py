@@ -59,11 +59,12 @@ class Outcome:
 def leave(job: Ready, outcome: Outcome, ranks: Ranks) -> dict[str, Any]:
     """Save the model, its predictions and errors on every set, plots and report; print the table."""
     potential, fit = outcome.potential, job.config.fit
-    table, predictions, told = predict_all(ranks, potential, job.samples, fit.device)
+    samples = {n: s for n, s in job.samples.items() if n != "valid" or not outcome.without_valid}
+    table, predictions, told = predict_all(ranks, potential, samples, fit.device)
     if outcome.without_valid:
         honest = predict_all(ranks, outcome.without_valid, {"valid": job.samples["valid"]}, fit.device)
-        table |= honest[0]
-        predictions |= honest[1]
+        table = {name: {**table, **honest[0]}[name] for name in job.samples}
+        predictions = {name: {**predictions, **honest[1]}[name] for name in job.samples}
     earlier, unknown = (
         errors_before(job.before, job.sets.frames, job.original, ranks) if job.before else ({}, "")
     )
@@ -106,6 +107,10 @@ def leave(job: Ready, outcome: Outcome, ranks: Ranks) -> dict[str, Any]:
         tables = [errors_text(earlier, facts)] * bool(earlier) + [f"\n{unknown}\n"] * bool(unknown)
         job.display.say(f"\nbefore, with {job.config.fit.start}:{''.join(tables)}after:")
     job.display.say("\n".join(part for part in (errors_text(table, facts), breakdown_text(parts)) if part))
+    if outcome.without_valid:
+        job.display.say(
+            "valid: errors of the same fit without these frames; the model that is saved has seen them\n"
+        )
     of_epoch = f"epoch {outcome.epoch}, " if outcome.epoch else ""
     job.display.say(f"best model: {of_epoch}{job.directory / 'model.safetensors'}")
     job.display.say("look at: " + ", ".join(str(path) for path in files.values()))

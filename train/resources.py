@@ -33,6 +33,14 @@ def peak_memory() -> float | None:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
+def available_memory() -> float | None:
+    """Memory that a process can still get, in MiB; None where the system does not say."""
+    info = Path("/proc/meminfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
+    found = [float(line.split()[1]) / 1024 for line in lines if line.startswith("MemAvailable:")]
+    return found[0] if found else None
+
+
 def resources(run: Run, atoms_per_step: float, device: str) -> dict[str, Any]:
     """What the training took, for summary.json; seconds include validation."""
     seconds, steps = run.seconds, run.step

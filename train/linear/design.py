@@ -17,6 +17,7 @@ from potential.networks.ace import ACE
 from potential.physics import pull_back
 
 EDGES = 32  # whose tangents go through the products at a time: as many as a cache holds
+TANGENTS = 1024  # edges whose densities are moved at a time, a multiple of EDGES: bounded memory
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,15 @@ def features(network: ACE, edges: tuple[Tensor, Tensor, Tensor, Tensor]) -> Feat
         energy = b.new_zeros(n_species, n_functions).index_add(0, species, b.T)
         forces = b.new_zeros(n_atoms * n_species, 3, n_functions)
         virial = b.new_zeros(n_species, 3, 3, n_functions)
-        moved = _moved(network, vectors, element) if len(vectors) else []
+        moved: list[Tensor] = []
         for begin in range(0, len(vectors), EDGES):
-            part = slice(begin, begin + EDGES)
-            slopes = _slopes(network, [a.index_select(1, center[part]), *(x[:, part] for x in moved)])
+            part, at = slice(begin, begin + EDGES), begin % TANGENTS
+            if not at:
+                many = slice(begin, begin + TANGENTS)
+                moved = _moved(network, vectors[many], element[many])
+            slopes = _slopes(
+                network, [a.index_select(1, center[part]), *(x[:, at : at + EDGES] for x in moved)]
+            )
             kind = species[center[part]]
             forces.index_add_(0, center[part] * n_species + kind, slopes)
             forces.index_add_(0, neighbor[part] * n_species + kind, slopes, alpha=-1)

@@ -13,6 +13,7 @@ from potential.model import Potential
 from potential.networks.ace import ACE
 from train.batches import Sample
 from train.config import Fit
+from train.data.labels import LABELS
 from train.linear.design import features
 from train.linear.rows import Array, Triangle, accumulate, merged
 from train.linear.settings import Linear
@@ -37,8 +38,13 @@ class Equations:
     weights: Mapping[tuple[str, str], float]  # label, set
 
 
-def equations(potential: Potential, sets: Mapping[str, Sequence[Sample]], linear: Linear) -> Equations:
-    """Rows of the labelled structures of some sets, in units of the scale of the potential.
+def equations(
+    potential: Potential,
+    sets: Mapping[str, Sequence[Sample]],
+    linear: Linear,
+    labels: Sequence[str] = LABELS,
+) -> Equations:
+    """Rows of some labels of the structures of some sets, in units of the scale of the potential.
 
     Folds, blocks of each set, are kept apart only where `linear` needs them.
 
@@ -51,7 +57,7 @@ def equations(potential: Potential, sets: Mapping[str, Sequence[Sample]], linear
 
     def pieces(name: str, fold: int, samples: Iterable[Sample]) -> Iterator[tuple[Kind, Array, Array]]:
         for sample in samples:
-            for label, x, y, counts in rows(potential, sample):
+            for label, x, y, counts in rows(potential, sample, labels):
                 weights[label, name] = weights.get((label, name), 0.0) + float(counts.sum())
                 root = np.sqrt(counts)
                 yield (label, name, fold), root[:, None] * x, root * y
@@ -63,9 +69,11 @@ def equations(potential: Potential, sets: Mapping[str, Sequence[Sample]], linear
     return Equations(triangles, weights)
 
 
-def rows(potential: Potential, sample: Sample) -> Iterator[tuple[str, Array, Array, Array]]:
-    """For each label of one structure: its name, features (n, F), what is to be explained (n,), what each row counts
-    (n,): the weight of the label, twice off the diagonal of a virial, as that stands for two of the nine components.
+def rows(
+    potential: Potential, sample: Sample, labels: Sequence[str]
+) -> Iterator[tuple[str, Array, Array, Array]]:
+    """For each of some labels of one structure: its name, features (n, F), what is to be explained (n,), what each row
+    counts (n,): the weight of the label, twice off the diagonal of a virial, which stands for two of nine components.
 
     Energy and virial per atom, forces; all without E0 and in units of the scale.
     """
@@ -83,7 +91,7 @@ def rows(potential: Potential, sample: Sample) -> Iterator[tuple[str, Array, Arr
     }
     for (label, (left, right)), weight in zip(found.items(), sample.weights[0].tolist(), strict=False):
         known = torch.isfinite(right)
-        if weight > 0 and bool(known.any()):
+        if label in labels and weight > 0 and bool(known.any()):
             counts = np.full(len(right), weight)
             if label == "stress":
                 counts *= [1.0 if a == b else 2.0 for a, b in zip(one, other, strict=True)]

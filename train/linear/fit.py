@@ -19,9 +19,9 @@ from train.data.dataset import Frame
 from train.directory import check_directory, from_anywhere, write_text
 from train.display import Display, duration
 from train.finish import Outcome, Ready, leave
-from train.linear.design import features
+from train.linear.cost import cost, weighed
 from train.linear.equations import Equations, equations, solve
-from train.linear.rows import PENDING
+from train.linear.offset import leveled
 from train.origin import session
 from train.parallel import joined
 from train.plan import check_elements, choose_model, elements, make_potential, measure, require_labels
@@ -137,7 +137,7 @@ def fit_linear(config: Config, directory: Path, resume: bool = False, only: str 
             check_directory(directory, resume)
         job = prepare_linear(config, directory)
         say = job.display.say
-        say("\n".join([job.sets.labels, "", *job.why, cost(job), ""]))
+        say("\n".join([job.sets.labels, "", *job.why, cost(job).text, ""]))
         if only:
             return {"why": list(job.why)}
         outcome, found = solved(job)
@@ -155,22 +155,9 @@ def fit_linear(config: Config, directory: Path, resume: bool = False, only: str 
         write_text(directory / "split.json", json.dumps(split_record(job.sets, job.config)))
         write_text(directory / "sessions.json", json.dumps([session(job.config, 1)], indent=1))
         say("\n".join(found))
-        return leave(replace(job, why=(*job.why, *found)), outcome, ranks)
-
-
-def cost(job: Ready) -> str:
-    """Time of the features of all frames, from one, and memory."""
-    potential, samples = job.potential, job.samples["train"]
-    graph = samples[len(samples) // 2].graph
-    species = potential.species_of[graph.atomic_numbers]
-    edges = graph.edge_vectors(), species, graph.center, graph.neighbor
-    started = time.perf_counter()
-    features(cast(ACE, potential.network), edges)
-    seconds = (time.perf_counter() - started) * (len(samples) + len(job.samples["valid"]))
-    n = sum(p.numel() for p in potential.parameters())
-    # rows that wait and the triangle, of both sets, and their decomposition's copies
-    memory = 8 * n**2 * 5 * PENDING / 2**20
-    return f"features of all frames in about {duration(seconds)}; {memory:,.0f} MiB for the rows"
+        facts = outcome.potential.statistics
+        e0 = replace(job.e0, e0=dict(zip(facts.elements, facts.e0, strict=True)))
+        return leave(replace(job, e0=e0, why=(*job.why, *found)), outcome, ranks)
 
 
 def solved(job: Ready) -> tuple[Outcome, list[str]]:
@@ -179,7 +166,7 @@ def solved(job: Ready) -> tuple[Outcome, list[str]]:
     if job.sets.frames["valid"] is not job.sets.frames["train"]:
         sets["valid"] = job.samples["valid"]
     started, cpu = time.perf_counter(), time.process_time()
-    rows = equations(job.potential, sets, job.config.linear)
+    rows = equations(job.potential, sets, job.config.linear, weighed(job))
     told = [f"features of {sum(map(len, sets.values()))} frames in {duration(time.perf_counter() - started)}"]
     potential, text = with_solution(job, rows, list(sets))
     seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
@@ -198,11 +185,14 @@ def with_solution(job: Ready, rows: Equations, sets: list[str]) -> tuple[Potenti
     found = solve(rows, network, job.config.fit, linear, sets)
     with torch.no_grad():
         network.coefficients.copy_(torch.from_numpy(found.coefficients).view_as(network.coefficients))
-    if not found.doubt:
-        return potential, found.text
-    remedy = (
-        "take linear.ridge=validation"
-        if linear.ridge != "validation"
-        else "look at the labels, give more frames"
-    )
-    return potential, f"{found.text}\nWARNING: {found.doubt}; {remedy}"
+    told = [found.text]
+    if found.doubt:
+        remedy = "look at the labels, give more frames"
+        if linear.ridge != "validation":
+            remedy = "take linear.ridge=validation"
+        told.append(f"WARNING: {found.doubt}; {remedy}")
+    if not job.config.fit.energy_weight:
+        samples = [sample for name in sets for sample in job.samples[name]]
+        potential, text = leveled(potential, samples, job.e0)
+        told += [text] * bool(text)
+    return potential, "\n".join(told)

@@ -9,7 +9,7 @@ from train.option import option
 
 @dataclass(frozen=True)
 class Linear:
-    """[linear]: least squares of linear models (network ace). Weights of the labels are those of [fit]."""
+    """[linear]: least squares of linear models (network ace). Weights are those of [fit]: try energy_weight=20."""
 
     ridge: str = option(
         "evidence",

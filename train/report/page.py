@@ -24,7 +24,7 @@ def draw(directory: Path) -> dict[str, Path]:
     """Draw what a run directory holds, into that directory.
 
     Returns:
-        name -> path of the files `learning_curve.png`, `parity.png` and `report.html`.
+        name -> path of the files `learning_curve.png` (where metrics were recorded), `parity.png` and `report.html`.
 
     Raises:
         ValueError: the directory has no `summary.json`, or a file in it cannot be read as its contract says.
@@ -36,6 +36,8 @@ def draw(directory: Path) -> dict[str, Path]:
         "parity.png": partial(draw_parity(run).savefig, format="png"),
         "report.html": partial(Path.write_text, data=page(run), encoding="utf-8"),
     }
+    if not (directory / "metrics.jsonl").is_file() and not (directory / "metrics.csv").is_file():
+        del writers["learning_curve.png"]  # solved at once
     return {name: replace(directory / name, write) for name, write in writers.items()}
 
 
