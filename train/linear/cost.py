@@ -55,15 +55,16 @@ def cost(job: Ready) -> Cost:
         ValueError: more memory than there is.
     """
     potential, samples = job.potential, job.samples["train"]
+    network = cast(ACE, potential.network)
     graph = samples[len(samples) // 2].graph
     species = potential.species_of[graph.atomic_numbers]
     edges = graph.edge_vectors(), species, graph.center, graph.neighbor
     started = time.perf_counter()
-    features(cast(ACE, potential.network), edges)
+    features(network, edges)
     seconds = time.perf_counter() - started
     own = job.sets.frames["valid"] is not job.sets.frames["train"]
     sets = {name: job.samples[name] for name in (("train", "valid") if own else ("train",))}
-    f, folds = potential.network.get_parameter("coefficients").numel(), 1
+    f, folds = network.coefficients.numel(), 1
     if job.config.linear.ridge == "validation":
         folds = FOLDS
     n = numbers(job, sets)
@@ -74,7 +75,7 @@ def cost(job: Ready) -> Cost:
     )
     there = available_memory()
     if there is not None and found.memory > there:
-        fewer = int(0.8 * len(cast(ACE, potential.network).functions) * (there / found.memory) ** 0.5)
+        fewer = int(0.8 * len(network.functions) * (there / found.memory) ** 0.5)
         raise ValueError(
             f"{f:,} coefficients need {found.memory:,.0f} MiB, {there:,.0f} MiB are available; take fewer: "
             f"--set model.functions={max(fewer, 1)}"
