@@ -38,5 +38,5 @@ def test_the_memory_of_a_solution_is_what_is_said() -> None:
 
 
 def test_no_path_of_a_machine_is_in_a_command() -> None:
-    words = ["/usr/bin/tool", "--set", "data.isolated_atoms=/home/me/e0.xyz", "model.cutoff=4.0", "a/b.xyz"]
+    words = ["/usr/bin/tool", "--set", "data.isolated_atoms=/data/e0.xyz", "model.cutoff=4.0", "a/b.xyz"]
     assert spell(words) == "tool --set data.isolated_atoms=e0.xyz model.cutoff=4.0 a/b.xyz"

@@ -36,7 +36,7 @@ def draw(directory: Path) -> dict[str, Path]:
         "parity.png": partial(draw_parity(run).savefig, format="png"),
         "report.html": partial(Path.write_text, data=page(run), encoding="utf-8"),
     }
-    if not (directory / "metrics.jsonl").is_file() and not (directory / "metrics.csv").is_file():
+    if not (directory / "metrics.jsonl").is_file():
         del writers["learning_curve.png"]  # solved at once
     return {name: replace(directory / name, write) for name, write in writers.items()}
 
