@@ -7,7 +7,6 @@ import lzma
 import sys
 import time
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +26,7 @@ from train.curve.fitters import read_frames
 from train.curve.study import read_study
 from train.data.dataset import Frame
 from train.data.splits import folds
-from train.linear.balance import balance, left_out
+from train.linear.balance import balance, left_out, log_error
 from train.linear.rows import Triangle, accumulate
 from train.linear.snap import Dials, choose_descriptor, dials_of, fit_snap
 from train.statistics import fit_e0
@@ -223,16 +222,10 @@ def test_balance_is_that_of_the_noise(n_energies: int, n_forces: int, f: int, un
 
 
 def test_a_fold_at_rest_does_not_choose_the_weights() -> None:
-    """Its errors are rounding; weights are those of the other folds."""
-    random, pieces = np.random.default_rng(0), []
-    c = random.normal(size=6)
-    for fold, kind in product(range(4), ("energy", "forces")):
-        x = random.normal(size=(30, 6))
-        y = x @ c + 0.1 * random.normal(size=30)
-        pieces.append(((kind, fold), x, y))
-    calm = [(("energy", 4), *pieces[0][1:]), (("forces", 4), 1e-15 * x, 1e-15 * random.normal(size=30))]
-    found = [balance(accumulate(some), np.ones(6)) for some in (pieces, [*pieces, *calm])]
-    assert found[0] == found[1]
+    """Its errors are rounding, and count the same whatever they are."""
+    one, other = (log_error(np.array([[30.0, 30], [30 * rounding, 30]])) for rounding in (1e-30, 1e-24))
+    assert one == pytest.approx(other, rel=1e-12)
+    assert log_error(np.array([[30.0, 30], [120.0, 30]])) == pytest.approx(np.log(2) / 2)
 
 
 # --- settings -----------------------------------------------------------------------------------------------

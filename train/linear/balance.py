@@ -35,7 +35,7 @@ def balance(parts: Parts, prior: Array | None = None) -> dict[str, float]:
     def tried(weights: dict[str, float]) -> float:
         key = tuple(weights.values())
         if key not in known:
-            known[key] = sum(map(_log_error, _squares(others, parts, weights, prior).values()))
+            known[key] = sum(map(log_error, _squares(others, parts, weights, prior).values()))
         return known[key]
 
     weights = {kind: FIRST[kind] for kind in kinds}
@@ -92,7 +92,7 @@ def _squares(
     return {kind: np.array(table) for kind, table in tables.items()}
 
 
-def _log_error(table: Array) -> float:
+def log_error(table: Array) -> float:
     """A fold whose labels vanish by symmetry has errors of rounding only, which must not decide either."""
     squares, n = table.T
     pooled = max(squares.sum() / n.sum(), TINY)
