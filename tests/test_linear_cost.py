@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
+
+import numpy as np
 
 from bench.provenance import spell
-from train.linear.cost import memory
+from train.linear.cost import memory, seconds_to_solve
+from train.linear.rows import accumulate
+from train.linear.solve import by_evidence, scales
 
 SOLVE = """
 from pathlib import Path
@@ -40,3 +45,14 @@ def test_the_memory_of_a_solution_is_what_is_said() -> None:
 def test_no_path_of_a_machine_is_in_a_command() -> None:
     words = ["/usr/bin/tool", "--set", "data.isolated_atoms=/data/e0.xyz", "model.cutoff=4.0", "a/b.xyz"]
     assert spell(words) == "tool --set data.isolated_atoms=e0.xyz model.cutoff=4.0 a/b.xyz"
+
+
+def test_the_time_of_a_solution_grows_as_it_does() -> None:
+    """A problem of 800 columns takes what one of 400 says; wide bounds, as cores are shared."""
+    random = np.random.default_rng(0)
+    x, y = random.normal(size=(2400, 800)), random.normal(size=2400)
+    expected = seconds_to_solve(800, 2400, 1)
+    started = time.perf_counter()
+    one = accumulate([("one", x, y)])["one"]
+    by_evidence(one, scales(one))
+    assert 0.1 < expected / (time.perf_counter() - started) < 10

@@ -21,7 +21,7 @@ from train.linear.rows import PENDING, accumulate
 from train.resources import available_memory
 from train.stream import n_atoms
 
-PROBE = 200  # columns of the problem that is timed
+PROBE = 400  # columns of the problem that is timed: at 200 singular values take half as long again per F^3
 SOLVED = 10.0  # squares of F numbers while one problem is solved: measured, tests/test_linear_cost.py
 QR = 3.0  # of triangles in a reduction: F rows kept, and those that came, and a copy of all
 
@@ -70,7 +70,7 @@ def cost(job: Ready) -> Cost:
     n = numbers(job, sets)
     found = Cost(
         seconds * sum(map(len, sets.values())),
-        _solution(f, sum(map(sum, n)), len(sets) * (1 if folds == 1 else folds + 1)),
+        seconds_to_solve(f, sum(map(sum, n)), len(sets) * (1 if folds == 1 else folds + 1)),
         memory(f, n, folds) / 2**20,
     )
     there = available_memory()
@@ -104,7 +104,8 @@ def memory(f: int, rows: Sequence[Sequence[int]], folds: int) -> float:
     return 8 * f * (kept + max(waiting + reduced, solved))
 
 
-def _solution(f: int, rows: int, times: int) -> float:
+def seconds_to_solve(f: int, rows: int, times: int) -> float:
+    """Of triangles and singular values of f columns, so many times, from a problem that is solved here."""
     random = np.random.default_rng(0)
     x, y = random.normal(size=(4 * PROBE, PROBE)), random.normal(size=4 * PROBE)
     started = time.perf_counter()
