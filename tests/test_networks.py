@@ -138,14 +138,14 @@ def test_no_atoms_and_no_edges_are_a_graph_too(name: str) -> None:
 
 
 def test_reach() -> None:
-    """Allegro stays within one cutoff, message passing goes beyond it."""
+    """Allegro and linear ACE stay within one cutoff, message passing goes beyond it."""
     chain = Atoms("OCO", [(0, 0, 0), (2.5, 0, 0), (5.0, 0, 0)])
     bent = chain.copy()
     bent.positions[2] += (-0.3, 0.3, 0.1)  # sees the second atom only, before and after
     for name in NETWORKS:
         net = network({"network": name})
         one, two = (net(*edges(atoms)) for atoms in (chain, bent))
-        assert torch.equal(one[0], two[0]) == (name == "allegro")
+        assert torch.equal(one[0], two[0]) == (name in ("allegro", "ace"))
         assert not torch.equal(one[1], two[1])
 
 

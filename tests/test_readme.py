@@ -132,7 +132,7 @@ def run_blocks(markdown: str, folder: Path, environment: dict[str, str]) -> dict
     return namespace
 
 
-@pytest.mark.timeout(900)  # a minute and a half of its own; on a busy machine many times that
+@pytest.mark.timeout(900)  # 300 s have been too few on a busy core
 def test_every_block_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     markdown = (ROOT / "README.md").read_text(encoding="utf-8")
     tags = [block.tag for block in blocks(markdown)]
