@@ -185,7 +185,6 @@ def test_vacancy_of_springs_costs_nothing_and_of_emt_what_it_costs(crystal: Atom
 
 def test_phonons_of_springs() -> None:
     """The highest frequency of an fcc crystal with springs k between neighbors is sqrt(8 k/m), at X."""
-    pytest.importorskip("phonopy")
     found = asked("phonons", Springs(), subject(bulk("Cu", a=Springs.length * 2**0.5, cubic=True)))
     mass = bulk("Cu").get_masses()[0] * units._amu
     highest = np.sqrt(8 * Springs.stiffness * units._e / 1e-20 / mass) / (2 * np.pi) / 1e12
@@ -197,7 +196,6 @@ def test_phonons_of_springs() -> None:
 
 
 def test_imaginary_modes_are_counted(crystal: Atoms) -> None:
-    pytest.importorskip("phonopy")
     wide = crystal.copy()
     wide.set_cell(1.25 * crystal.cell.array, scale_atoms=True)
     found = asked("phonons", EMT(), subject(wide))

@@ -140,7 +140,6 @@ def test_forces_of_a_perfect_crystal_are_no_false_alarm_and_hide_no_fault(copper
 
 
 def test_a_lattice_constant_is_of_the_conventional_cell(copper: Atoms) -> None:
-    pytest.importorskip("spglib")
     for crystal in (relaxed(bulk("Cu"), EMT()), copper.repeat((2, 1, 1))):
         found = asked("eos", EMT(), crystal)
         assert found["values"]["a0"] == pytest.approx(copper.cell.lengths()[0], abs=1e-3)
@@ -178,7 +177,6 @@ def test_bulk_modulus_of_graphite() -> None:
 
 
 def test_constants_of_a_turned_crystal_are_those_of_its_lattice(copper: Atoms) -> None:
-    pytest.importorskip("spglib")
     one = copper.copy()
     one.rotate(35, (1, 2, 3), rotate_cell=True)
     straight, other = (asked("elastic", EMT(), atoms)["values"] for atoms in (copper, one))
@@ -219,7 +217,6 @@ def test_known_values_that_stand_beside_nothing_are_told() -> None:
 
 def test_vacancies_on_every_site_that_symmetry_tells_apart() -> None:
     """Graphite-like stacking gives two sites to one element: double hcp (ABAC) of argon."""
-    pytest.importorskip("spglib")
     argon = LennardJones(rc=7.0, smooth=True, sigma=3.4, epsilon=0.0104)
     a = 3.72
     h = a * (2 / 3) ** 0.5
