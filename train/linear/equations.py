@@ -15,15 +15,11 @@ from train.batches import Sample
 from train.config import Fit
 from train.data.labels import LABELS
 from train.linear.design import features
-from train.linear.rows import Array, Triangle, accumulate, merged
+from train.linear.rows import SIX, Array, Triangle, accumulate, merged
 from train.linear.settings import Linear
 from train.linear.solve import Solution, by_evidence, by_relevance, by_validation
 
 FOLDS = 5
-VOIGT = (
-    (0, 1, 2, 1, 0, 0),
-    (0, 1, 2, 2, 2, 1),
-)  # of a symmetric matrix; off the diagonal each stands for two
 Kind: TypeAlias = tuple[str, str, int]  # label, set, fold
 
 
@@ -83,7 +79,7 @@ def rows(
     x = features(cast(ACE, potential.network), (graph.edge_vectors(), species, graph.center, graph.neighbor))
     e0 = torch.tensor(facts.e0, dtype=torch.float64)[species].sum()
     volume = torch.linalg.det(graph.cell[0]).abs()
-    one, other = VOIGT
+    one, other = SIX
     found = {
         "energy": (x.energy[None] / n_atoms, (target.energy - e0) / n_atoms),
         "forces": (x.forces.flatten(0, 1), target.forces.flatten()),

@@ -11,9 +11,8 @@ from ase import Atoms
 from potential.linear.snap import Rows
 from train.data.dataset import Frame
 from train.data.labels import LABELS
-from train.linear.rows import Array
+from train.linear.rows import SIX, Array
 
-SIX = ([0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1])  # independent components of a virial
 Piece = tuple[tuple[str, int], Array, Array]
 
 

@@ -18,6 +18,7 @@ from scipy.linalg.lapack import dgeqrf
 Array = NDArray[np.float64]
 K = TypeVar("K", bound=Hashable)
 
+SIX = ([0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1])  # independent components of a symmetric matrix
 PENDING = (
     2.0  # rows kept until they are reduced, in units of columns: work wasted on the triangle against memory
 )
