@@ -9,7 +9,6 @@ jobs are skipped; each adds a line to docs/results/linear.jsonl.
 """
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import mlearn
-from bench.provenance import ROOT, provenance, spell
+from bench.provenance import ROOT, provenance, read_rows, spell, write_rows
 from train.report.run_directory import read
 
 SETS: dict[str, tuple[str, list[str], str]] = {  # training file, tests, isolated atoms
@@ -115,15 +114,12 @@ def main() -> None:
     p.add_argument("--results", type=Path, default=ROOT / "docs" / "results" / "linear.jsonl", metavar="FILE")
     p.add_argument("--table", action="store_true", help="print what is finished")
     args = p.parse_args()
-    lines = args.results.read_text().splitlines() if args.results.exists() else []
-    rows = [json.loads(line) for line in lines]
+    rows = read_rows(args.results)
     for name in [] if args.table else args.sets:
         if (name, args.set) in [(row["set"], row["settings"]) for row in rows]:
             continue
         rows.append(perform(name, args))
-        partial = args.results.with_name(f".{args.results.name}.partial")
-        partial.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        partial.replace(args.results)
+        write_rows(args.results, rows)
     print(table(rows))
 
 

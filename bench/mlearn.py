@@ -9,7 +9,6 @@ docs/results/mlearn.jsonl.
 """
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.provenance import ROOT, provenance, spell
+from bench.provenance import ROOT, provenance, read_rows, spell, write_rows
 from train.report.run_directory import PredictedSet, read
 
 # Test MAE in meV/atom and eV/Å. GAP, MTP: table of the paper; SNAP, qSNAP: the published potentials on these files.
@@ -121,8 +120,7 @@ def main() -> None:
     p.add_argument("--results", type=Path, default=ROOT / "docs" / "results" / "mlearn.jsonl", metavar="FILE")
     p.add_argument("--table", action="store_true", help="print what is finished")
     args = p.parse_args()
-    lines = args.results.read_text().splitlines() if args.results.exists() else []
-    rows = [json.loads(line) for line in lines]
+    rows = read_rows(args.results)
     keys = ("element", "seed", "minutes", "threads", "set")
     for seed in [] if args.table else args.seeds:
         for element in args.elements:
@@ -130,9 +128,7 @@ def main() -> None:
             if job in [tuple(row[key] for key in keys) for row in rows]:
                 continue
             rows.append(perform(element, seed, args))
-            partial = args.results.with_name(f".{args.results.name}.partial")
-            partial.write_text("".join(json.dumps(row) + "\n" for row in rows))
-            partial.replace(args.results)
+            write_rows(args.results, rows)
     print(table(rows))
 
 

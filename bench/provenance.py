@@ -1,6 +1,7 @@
 """What every results file says about itself: commit, command, machine and date."""
 
 import datetime
+import json
 import os
 import platform
 import shlex
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from train.directory import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -23,6 +26,17 @@ def spell(command: Sequence[str]) -> str:
         return key + equals + (Path(value).name if Path(value).is_absolute() else value)
 
     return shlex.join(map(short, command))
+
+
+def read_rows(results: Path) -> list[dict[str, Any]]:
+    """The lines of a results file, none where there is no file yet."""
+    return [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+
+
+def write_rows(results: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """The whole file or nothing."""
+    results.parent.mkdir(parents=True, exist_ok=True)
+    write_text(results, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def provenance() -> dict[str, Any]:

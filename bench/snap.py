@@ -36,6 +36,7 @@ from train.curve.intervals import interval
 from train.curve.snap import evaluated
 from train.data.dataset import Frame
 from train.data.keys import keys
+from train.directory import write_text
 from train.linear.snap import Dials, SnapFit, choose_descriptor, fit_snap
 from train.plan import elements
 from train.sets import read_files
@@ -221,9 +222,7 @@ def main() -> None:
         alloy = element not in PUBLISHED
         row = alloy_row(args.data / "nbmotaw") if alloy else element_row(element, kind, args.data / "mlearn")
         done.append({**row, "provenance": provenance()})
-        partial = args.results.with_name(f".{args.results.name}.partial")
-        partial.write_text(json.dumps({"rows": done}, indent=1) + "\n")
-        partial.replace(args.results)
+        write_text(args.results, json.dumps({"rows": done}, indent=1) + "\n")
         print(table(done), flush=True)
 
 

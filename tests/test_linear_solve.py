@@ -9,7 +9,7 @@ from scipy.stats import multivariate_normal
 from sklearn.linear_model import ARDRegression, BayesianRidge
 
 from train.linear.rows import Triangle, accumulate, merged
-from train.linear.solve import _best, by_evidence, by_relevance, by_validation, scales, spectrum, with_ridge
+from train.linear.solve import _best, by_evidence, by_relevance, by_validation, scales, spectrum
 
 Array = NDArray[np.float64]
 
@@ -186,8 +186,6 @@ def test_what_is_wrong_is_refused() -> None:
         merged(accumulate([("a", x, y)]), {"a": 0.0})
     with pytest.raises(ValueError, match="weight of a is -1"):
         merged(accumulate([("a", x, y)]), {"a": -1.0})
-    with pytest.raises(ValueError, match="ridge is 0"):
-        with_ridge(triangle(x, y), 0.0)
     with pytest.raises(ValueError, match="expected 3 finite numbers"):
         by_evidence(triangle(x, y), np.ones(4))
     with pytest.raises(ValueError, match="1 folds"):

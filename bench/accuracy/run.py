@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.provenance import ROOT, provenance, spell
+from bench.provenance import ROOT, provenance, read_rows, spell, write_rows
 
 OURS = "potential-train"  # with its own choice of preset
 PRESETS = ("tiny", "small", "medium", "large")  # ours as well
@@ -84,10 +84,6 @@ def arguments() -> argparse.Namespace:
     )
     p.add_argument("--table", action="store_true", help="medians over seeds and ratios of what is finished")
     return p.parse_args()
-
-
-def read(results: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
 
 
 def job_of(row: dict[str, Any]) -> Job:
@@ -172,7 +168,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     args = arguments()
-    rows = read(args.results)
+    rows = read_rows(args.results)
     if args.table:
         print(table(rows))
         return
@@ -192,11 +188,8 @@ def main() -> None:
         if job in done:
             continue
         line = perform(job, args)
-        rows = [*read(args.results), line]
-        partial = args.results.with_name(f".{args.results.name}.partial")
-        args.results.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        partial.replace(args.results)
+        rows = [*read_rows(args.results), line]
+        write_rows(args.results, rows)
     print(table(rows))
 
 

@@ -109,17 +109,6 @@ def scales(triangle: Triangle) -> Array:
     return found
 
 
-def with_ridge(triangle: Triangle, ridge: float, prior: Array | None = None) -> Solution:
-    """The solution for a given strength of the ridge.
-
-    Raises:
-        ValueError: a ridge that is not positive, or a prior of another length or sign.
-    """
-    if not (np.isfinite(ridge) and ridge > 0):
-        raise ValueError(f"ridge is {ridge}; it must be positive")
-    return _solution(spectrum(triangle, _checked(triangle, prior)), ridge, "given")
-
-
 def by_evidence(triangle: Triangle, prior: Array | None = None) -> Solution:
     """The ridge under which the labels are most probable; MacKay's fixed point is where that is stationary.
 
