@@ -149,6 +149,20 @@ def test_widths_are_matched_within_a_few_percent() -> None:
         matched({"network": "x", "n_layers": 2}, 1.0, cost)
 
 
+def test_what_is_solved_at_once_has_no_step_to_match(
+    pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    both = ["--models", "ace:functions=20,baseline", "--match", "time"]
+    assert main(command(pool, tmp_path / "ace", *both)) == 1
+    assert "ace:functions=20, the reference, has none" in capsys.readouterr().err
+    schnet = "schnet:channels=4:n_layers=1"
+    words = ["--models", f"ace:functions=20,{schnet}", "--match", "time", "--reference", schnet]
+    fits = ["--protocol", "equal-steps", "--budget", "1", "--quick"]
+    assert main(command(pool, tmp_path / "both", *words, *fits)) == 0
+    models = read_study(tmp_path / "both").models
+    assert models["ace:functions=20"]["settings"]["model.functions"] == 20
+
+
 # --- records ------------------------------------------------------------------------------------------------
 
 

@@ -25,8 +25,7 @@ def resolve(
 ) -> dict[str, Any]:
     """Its settings and number of parameters; as many functions as give the parameters of the reference, if asked.
 
-    Raises:
-        ValueError: models are to be matched in the time of a step.
+    It has no steps: where models are matched in the time of a step it stays as it is.
     """
     config, pool, target = what
     own = update(config, Contestant(name, LINEAR_MODEL, entry["asked"]).sections())
@@ -38,10 +37,6 @@ def resolve(
         potential = build({k: v for k, v in dials.items() if k != "preset"}, facts)
         return float(sum(p.numel() for p in potential.parameters()))
 
-    if study.fixed["match"] == "time":
-        raise ValueError(
-            f"{name} is solved at once and has no steps whose time could be matched; use --match parameters or none"
-        )
     reached = None
     if target and "parameters" in target and study.fixed["match"] == "parameters":
         model, reached = matched(model, target["parameters"], parameters)

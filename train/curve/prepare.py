@@ -45,6 +45,7 @@ FILES = (
     "replay_ratio",
 )  # the others say where labels are
 Say = Callable[[str], None]
+COSTS = {"parameters": "parameters", "time": "step_seconds"}  # what models are matched in -> where it stands
 FITTED = {"snap": snap_settings}  # fitters beside the network that have dials -> who resolves them
 
 
@@ -251,6 +252,11 @@ def _models(study: Study, config: Config, pool: Sequence[Frame], say: Say) -> di
             settings, parameters, why = FITTED[entry["fitter"]](entry["asked"], config, pool)
             entry |= {"settings": settings, "parameters": parameters}
             say(f"{name}: {'; '.join(why)}")
+        cost = COSTS.get(study.fixed["match"])
+        if name == reference and cost and cost not in entry:
+            raise ValueError(
+                f"--match {study.fixed['match']}: {name}, the reference, has none; give another --reference"
+            )
         done[name] = entry
     return {name: done[name] for name in study.models}
 
