@@ -27,7 +27,8 @@ class EquivCalculator(Calculator):  # type: ignore[misc]
     Results: energy, free_energy (the same), energies (eV, per atom), forces (eV/Å) and, for structures periodic in all
     three directions, stress (eV/Å^3, Voigt order xx yy zz yz xz xy, tension positive). Further targets of the
     potential, such as dipole (e Å), are there under their names, in their units: a number, a vector, or (3, 3) of a
-    tensor; with an axis of atoms before it where each atom has a value. A potential may have these alone.
+    tensor; with an axis of atoms before it where each atom has a value. A potential may have these alone. A vector that
+    was learned from its lengths has these, and a sign that is the model's own.
 
     Args:
         model: a Potential (copied, so training it further changes nothing here), or the path of a saved one.

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from potential.heads import EnergyHead
 from potential.networks import LINEAR, NETWORKS, Network
-from potential.targets import TargetFacts, TargetHead
+from potential.targets import TargetFacts, TargetHead, directed
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,9 @@ class Potential(nn.Module):
         n_atoms, n_species = len(species), len(self.statistics.elements)
         alone = torch.arange(n_species, device=species.device)
         features = self.network(vectors, torch.cat([species, alone]), center, neighbor)
-        outputs = [torch.split(x, [n_atoms, n_species]) for x in self.read(features)]
-        return self.values(outputs, species, center)
+        energy, *outputs = [torch.split(x, [n_atoms, n_species]) for x in self.read(features)]
+        others = directed(self.targets, outputs, (vectors, center, neighbor))
+        return self.values([energy, *others], species, center)
 
     def read(self, features: Tensor) -> list[Tensor]:
         """What each head says of atoms with these features, the energy's first."""
@@ -135,7 +136,8 @@ def build(
         head = (
             (nn.Flatten(0) if linear else EnergyHead(network.irreps_out)) if statistics.has_energy else None
         )
-        targets = [TargetHead(network.irreps_out, facts) for facts in statistics.targets]
+        reach = 0.0 if linear or "lmax_out" in asdict(dials) else float(dials.cutoff)
+        targets = [TargetHead(network.irreps_out, facts, reach) for facts in statistics.targets]
     return Potential(network, head, statistics, targets).to(dtype)
 
 

@@ -63,7 +63,12 @@ def model(
             dials["lmax_out"] = min(3, highest, dial.metadata["range"][1])
     network_type, config = settings(dials)
     offered = network_type(config, 3, 10.0).irreps_out
-    served = tuple(t for t in targets if all(offered.count(ir) for _, ir in t.layout))
+    served = tuple(
+        t
+        for t in targets
+        if all(offered.count(ir) for _, ir in t.layout)
+        or (network in ("schnet", "egnn") and t.irreps in ("1o", "magnitude"))
+    )
     facts = Statistics(ELEMENTS, (-13.6, -1029.3, -2041.8), 1.7, 10.0, served, has_energy)
     return build(dials, facts, seed=3, dtype=getattr(torch, dtype)).requires_grad_(False)
 

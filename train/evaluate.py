@@ -11,7 +11,7 @@ import numpy as np
 
 from potential.model import Potential
 from potential.physics import predict
-from potential.targets import TargetFacts
+from potential.targets import TargetFacts, as_labelled
 from train.batches import Sample, in_order
 from train.columns import places, trajectories
 from train.data.dataset import Frame
@@ -72,6 +72,7 @@ def evaluate_parts(
 
 def _predict(potential: Potential, b: Sample) -> Predictions:
     p, t = predict(potential, b.graph), b.target
+    others = as_labelled(p.targets, potential.statistics.targets)
     if not potential.statistics.has_energy:  # nothing to compare with
         t = replace(blank(t), others=t.others)
     volume = np.abs(np.linalg.det(b.graph.cell.cpu().numpy()))
@@ -86,9 +87,9 @@ def _predict(potential: Potential, b: Sample) -> Predictions:
         np.stack([t.forces.cpu().numpy(), p.forces.detach().cpu().numpy()], -1),
         np.stack([t.stress.cpu().numpy(), predicted_stress], -1),
         {
-            name: np.stack([x.cpu().numpy(), p.targets[name].cpu().numpy()], -1)
+            name: np.stack([x.cpu().numpy(), others[name].cpu().numpy()], -1)
             for name, x in t.others.items()
-            if name in p.targets
+            if name in others
         },
     )
 
@@ -180,7 +181,7 @@ def errors_text(
         ("stress_rmse", "S RMSE meV/Å^3"),
     ]
     for one in targets:
-        columns.append((f"{one.name}_rmse", f"{one.name} RMSE 10^-3 {one.unit}".rstrip()))
+        columns.append((f"{one.name}_rmse", f"{one.title} RMSE 10^-3 {one.unit}".rstrip()))
         columns.append((f"{one.name}_relative", "% of deviation"))
         table = {
             name: {**row, f"{one.name}_relative": relative(row, one.name)} for name, row in table.items()

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from potential.graph import Graph
 from potential.physics import predict
+from potential.targets import as_labelled
 from train.batches import Sample, batch
 from train.config import Fit
 from train.denoise import Slope, draw_noise, labelled_atoms, predict_noise
@@ -121,7 +122,8 @@ def gradient(
             bool(torch.isfinite(x).any()) for x in (b.target.forces, b.target.stress)
         )
         prediction = predict(run.potential, b.graph, create_graph=True, forces=slopes)
-        difference = differences(prediction, b.graph, b.target)
+        labelled = as_labelled(prediction.targets, facts.targets)
+        difference = differences(replace(prediction, targets=labelled), b.graph, b.target)
         weights = spread(b.weights, b.graph, b.target)
         terms = penalties(difference, fit, facts.scale, weights, units(facts.targets, b.graph))
         if fit.denoise_weight:

@@ -23,7 +23,8 @@ RESERVED = (
 )
 
 
-TENSOR = "tensor"  # as in potential.targets, which would load torch
+TENSOR, MAGNITUDE = "tensor", "magnitude"  # as in potential.targets, which would load torch
+SPECIAL = {TENSOR: [(1, 0), (1, 2)], MAGNITUDE: [(1, 1)]}  # the terms of what is no irreps
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class Target:
     irreps: str = option(
         "",
         "components of a value, in e3nn's order, such as 0e, 1o, 2x0e+1o; or tensor: symmetric, 3x3, 9 or 6 numbers "
-        "(xx yy zz yz xz xy); empty: 1o for dipole, tensor for polarizability",
+        "(xx yy zz yz xz xy); or magnitude: a vector (1o) of which the files give the length alone, which is then "
+        "trained on and measured; empty: 1o for dipole, tensor for polarizability",
     )
     per: str = option(
         "",
@@ -90,20 +92,21 @@ def order(targets: Mapping[str, Target]) -> int:
 
 
 def dimension(irreps: str) -> int:
-    """Numbers of a value.
+    """Numbers of a label.
 
-    >>> dimension("1o"), dimension("2x0e+2e"), dimension("tensor")
-    (3, 7, 9)
+    >>> dimension("1o"), dimension("2x0e+2e"), dimension("tensor"), dimension("magnitude")
+    (3, 7, 9, 1)
     """
-    return 9 if irreps == TENSOR else sum(mul * (2 * l + 1) for mul, l in terms(irreps))
+    given = {TENSOR: 9, MAGNITUDE: 1}
+    return given[irreps] if irreps in given else sum(mul * (2 * l + 1) for mul, l in terms(irreps))
 
 
 def terms(irreps: str) -> list[tuple[int, int]]:
     """(multiplicity, l) of each term, in the order of the text; none where it is no irreps. Without e3nn, which is
     heavy."""
     found = [re.fullmatch(r"(?:([1-9]\d*)x)?(\d)[eo]", term.strip()) for term in irreps.split("+")]
-    if irreps == TENSOR:
-        return [(1, 0), (1, 2)]
+    if irreps in SPECIAL:
+        return SPECIAL[irreps]
     return [(int(one[1] or 1), int(one[2])) for one in found if one] if all(found) else []
 
 
@@ -111,5 +114,5 @@ def _check_irreps(name: str, irreps: str) -> None:
     if not terms(irreps):
         raise ValueError(
             f"[targets.{name}] irreps is {irreps!r}; expected irreps as e3nn writes them, such as 0e, 1o or 2x0e+1o, "
-            "or tensor"
+            "or tensor or magnitude"
         )

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from potential.model import Potential, Statistics
-from potential.targets import TENSOR, TargetFacts, layout, tensor_basis
+from potential.targets import MAGNITUDE, TENSOR, TargetFacts, layout, tensor_basis
 from train.columns import labelled
 from train.config import Config, Fit
 from train.data.dataset import Frame
@@ -53,7 +53,9 @@ def _irreps(value: Array, irreps: str) -> Array:
 
 
 def _invariant(irreps: str) -> NDArray[np.bool_]:
-    """(dim,) whether a number of a value, in the order of its irreps, has no direction."""
+    """(dim,) whether a number of a label, in the order of its irreps, has no direction, and is no length of one."""
+    if irreps == MAGNITUDE:
+        return np.zeros(1, dtype=bool)
     found: NDArray[np.bool_] = np.concatenate([[ir.l == 0] * mul * ir.dim for mul, ir in layout(irreps)])
     return found
 
@@ -120,6 +122,7 @@ def _facts(
             offsets.append(offset)
             block = block - n_atoms[:, None] * (fractions @ offset)
         size = float(np.sqrt(np.mean(block**2 / n_atoms[:, None])))
+        size /= np.sqrt(width) if target.irreps == MAGNITUDE else 1.0  # of a component
         scales.append(size if size > NOTHING * np.abs(labels).max() else 1.0)
         at += width
     table = np.concatenate(offsets, axis=1) if offsets else np.zeros((len(elements), 0))

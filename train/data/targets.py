@@ -11,7 +11,7 @@ from ase import units
 from numpy.typing import NDArray
 
 from train.data.labels import NONE, TAGS
-from train.target import TENSOR, Target, dimension
+from train.target import MAGNITUDE, TENSOR, Target, dimension
 
 if TYPE_CHECKING:
     from train.data.dataset import Found
@@ -147,7 +147,7 @@ def values(value: Any, name: str, target: Target, n_atoms: int, where: str) -> A
     """A target of one frame as (1 or n_atoms, dim), NaN where there is none; the unit is as in the file.
 
     Raises:
-        ValueError: no numbers, another shape, or a tensor that is not symmetric.
+        ValueError: no numbers, another shape, a tensor that is not symmetric, or a negative length.
     """
     rows = n_atoms if target.per == "atom" else 1
     tensor = target.irreps == TENSOR
@@ -169,9 +169,18 @@ def values(value: Any, name: str, target: Target, n_atoms: int, where: str) -> A
     shapes = [(rows, *one) if target.per == "atom" else one for one in of_one]
     if array.shape not in shapes:
         told = " or ".join(map(str, shapes)) + (" in the order xx yy zz yz xz xy" if tensor else "")
+        length = target.irreps == "1o" and array.size == rows
+        hint = (
+            f"; is it the length of the vector? Then set targets.{name}.irreps={MAGNITUDE}" if length else ""
+        )
         raise ValueError(
             f"{where}: {name} has shape {array.shape}; expected {told}, as its irreps are {target.irreps} and a value "
-            f"is of each {'atom' if target.per == 'atom' else 'structure'}; correct the frame or [targets.{name}]"
+            f"is of each {'atom' if target.per == 'atom' else 'structure'}; correct the frame or [targets.{name}]{hint}"
+        )
+    if target.irreps == MAGNITUDE and array.min(initial=0.0) < 0:
+        raise ValueError(
+            f"{where}: {name} is {array.min():g}, but as a {MAGNITUDE} it is the length of a vector, never negative; "
+            f"correct the frame, or [targets.{name}] irreps"
         )
     return _symmetric(array, rows, name, where) if tensor else array.reshape(rows, dim)
 

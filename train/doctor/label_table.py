@@ -116,13 +116,12 @@ def value_rows(frames: Sequence[Frame]) -> list[tuple[str, str]]:
     if stress:
         rows.append(("stress", f"RMS {float(np.sqrt(np.mean(np.square(stress)))):.5f} eV/Å^3"))
     for name in frames[0].targets:
-        values = np.concatenate([f.targets[name].reshape(-1) for f in frames])
-        values = values[np.isfinite(values)]
+        labels = np.concatenate([f.targets[name] for f in frames])
+        values = labels[np.isfinite(labels)]
         if len(values):
             rms, largest = float(np.sqrt(np.mean(values**2))), float(np.abs(values).max())
-            rows.append(
-                (name, f"RMS of a component {rms:.4g}, largest {largest:.4g} {unit_used(name)}".rstrip())
-            )
+            of = " of a component" if labels.shape[1] > 1 else ""
+            rows.append((name, f"RMS{of} {rms:.4g}, largest {largest:.4g} {unit_used(name)}".rstrip()))
     return rows
 
 

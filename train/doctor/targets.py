@@ -13,7 +13,7 @@ from train.data.dataset import Array, Frame
 from train.data.targets import UNITS
 from train.doctor.checks import far
 from train.doctor.findings import Finding, numbered, warning
-from train.target import TENSOR, Target, terms
+from train.target import MAGNITUDE, TENSOR, Target, terms
 
 CHECK = "targets"
 Z = 20.0  # robust deviations that make an outlier
@@ -34,8 +34,8 @@ def odd_targets(frames: Sequence[Frame], targets: Mapping[str, Target]) -> Itera
         have = [f for f in frames if np.isfinite(f.targets[name]).all() and len(f.atoms) > 1]
         yield from _zeros(name, have)
         molecules = [f for f in have if not f.atoms.pbc.any()]
-        if name == "dipole" and target.per == "structure" and target.irreps == "1o":
-            yield from _dipoles(molecules)
+        if name == "dipole" and target.per == "structure" and target.irreps in ("1o", MAGNITUDE):
+            yield from _dipoles(molecules, target.irreps == MAGNITUDE)
         if name == "polarizability" and target.per == "structure" and target.irreps == TENSOR:
             yield from _polarizabilities(have, molecules)
 
@@ -85,6 +85,8 @@ def _sizes(name: str, target: Target, rows: Sequence[Frame]) -> dict[str, Array]
 
 def _split(irreps: str, value: Array) -> tuple[Array, Array]:
     """Invariants (rows, n) and all else (rows, n) of a value (rows, dim)."""
+    if irreps == MAGNITUDE:
+        return value[:, :0], value
     if irreps == TENSOR:
         mean = value[:, [0, 4, 8]].mean(axis=1, keepdims=True)
         return mean, value - mean * np.eye(3).reshape(-1)
@@ -119,9 +121,9 @@ def _uneven(frame: Frame) -> bool:
     return bool(np.linalg.norm(crowd @ x) > 1e-3 * np.linalg.norm(crowd[:, None] * x))
 
 
-def _dipoles(rows: Sequence[Frame]) -> Iterator[Finding]:
+def _dipoles(rows: Sequence[Frame], only_lengths: bool) -> Iterator[Finding]:
     """Charges of the elements, fitted to the dipoles of molecules: they must be of a size and sign that atoms have, and
-    the dipoles must turn with the structures."""
+    the dipoles must turn with the structures. Of lengths only the size is judged."""
     rows = [rows[k] for k in spaced(len(rows), SAMPLE)]
     symbols = sorted({s for f in rows for s in f.atoms.symbols})
     if len(rows) < FEW or len(symbols) < 2:
@@ -130,15 +132,16 @@ def _dipoles(rows: Sequence[Frame]) -> Iterator[Finding]:
     labels = np.array([f.targets["dipole"][0] for f in rows])
     if not labels.any():  # `_zeros` has said so
         return
-    charges = np.linalg.lstsq(moments.reshape(-1, len(symbols)), labels.reshape(-1), rcond=1e-3)[0]
-    fitted = moments @ charges
-    explained = 1 - np.sum((labels - fitted) ** 2) / np.sum(labels**2)
-    lengths = np.linalg.norm(labels, axis=1)
+    lengths, explained = np.linalg.norm(labels, axis=1), 0.0
+    if not only_lengths:
+        charges = np.linalg.lstsq(moments.reshape(-1, len(symbols)), labels.reshape(-1), rcond=1e-3)[0]
+        fitted = moments @ charges
+        explained = 1 - np.sum((labels - fitted) ** 2) / np.sum(labels**2)
     if explained < 0.5:
         charges, of_lengths = _by_length(moments, lengths, symbols)
         if of_lengths < 0.4:
             return
-        if explained < 0.1:
+        if explained < 0.1 and not only_lengths:
             yield warning(
                 CHECK,
                 f"{rows[0].name} and the other molecules: charges of the elements describe the lengths of the dipoles "

@@ -19,6 +19,7 @@ from train.report.run_directory import (
     stress_pairs,
     symbols,
 )
+from train.target import MAGNITUDE
 
 # Okabe and Ito's palette, told apart by the color-blind: training steps back, validation and tests stand out.
 TRAIN, VALID = "#8a8f98", "#0072b2"
@@ -44,9 +45,24 @@ def units(run: Run) -> dict[str, tuple[str, str, str]]:
     """The same with the targets that this run has beside the energy."""
     found = dict(UNITS)
     for one in run.summary.get("targets") or []:
-        unit = str(one["unit"]).replace("*", "·").replace("Ang", "Å").replace("^2", "²").replace("^3", "³")
-        found[one["name"]] = (one["name"].capitalize(), unit or "its unit", f"10⁻³ {unit}".strip())
+        unit, title = unit_text(one["unit"]), in_words(run, one["name"])
+        found[one["name"]] = (title[:1].upper() + title[1:], unit or "its unit", f"10⁻³ {unit}".strip())
     return found
+
+
+def unit_text(unit: str) -> str:
+    """A unit of a target as it is written.
+
+    >>> unit_text("e*Ang")
+    'e·Å'
+    """
+    return unit.replace("*", "·").replace("Ang", "Å").replace("^2", "²").replace("^3", "³")
+
+
+def in_words(run: Run, key: str) -> str:
+    """What the values of a quantity are called: a vector of which only lengths are known is told as such."""
+    rows = run.summary.get("targets") or []
+    return f"{key} magnitude" if any((t["name"], t["irreps"]) == (key, MAGNITUDE) for t in rows) else key
 
 
 def set_colors(names: Sequence[str]) -> dict[str, str]:
@@ -111,7 +127,9 @@ def parity_axis(key: str, run: Run) -> str:
     """What an axis of a parity plot shows, with its unit."""
     if key == "energy":
         return f"energy minus {energy_zero(run)[0]} (eV/atom)"
-    return PARITY_AXES.get(key, f"{key} component ({units(run)[key][1]})")
+    name = in_words(run, key)
+    what = name if name != key else f"{key} component"
+    return PARITY_AXES.get(key, f"{what} ({units(run)[key][1]})")
 
 
 def layers(sets: dict[str, Pairs]) -> dict[str, int]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from train.report.charts import Chart, learning_charts, parity_charts
 from train.report.markup import duration, figure, number, table
-from train.report.plots import UNITS, set_colors, units
+from train.report.plots import UNITS, in_words, set_colors, units
 from train.report.run_directory import Run
 
 # Columns of the error tables: key in summary.json, first and second line of the heading.
@@ -67,7 +67,10 @@ def headline(run: Run) -> str:
     frames = f"{n_train:,} frames of " if n_train is not None else ""
     text = f"A potential{size} was trained on {frames}{trained_on}{f' ({elements})' if elements else ''}."
     found = errors.get(chosen) or {}
-    others = [(f"{key}_rmse", key, unit) for key, (_, _, unit) in list(units(run).items())[len(UNITS) :]]
+    others = [
+        (f"{key}_rmse", in_words(run, key), unit)
+        for key, (_, _, unit) in list(units(run).items())[len(UNITS) :]
+    ]
     parts = [
         f"{number(found[key])} {unit} in the {what}"
         for key, what, unit in (
@@ -123,8 +126,9 @@ def errors_of(run: Run, errors: Mapping[str, Any]) -> str:
     """A table of errors; a column without any value is left out, and the table where there is none."""
     columns = list(ERROR_COLUMNS)
     for key, (_, _, unit) in list(units(run).items())[len(UNITS) :]:
-        columns += [(f"{key}_rmse", f"{key} RMSE", unit), (f"{key}_mae", f"{key} MAE", unit)]
-        columns.append((f"{key}_relative", f"{key} RMSE", "% of the labels’ standard deviation"))
+        what = in_words(run, key)
+        columns += [(f"{key}_rmse", f"{what} RMSE", unit), (f"{key}_mae", f"{what} MAE", unit)]
+        columns.append((f"{key}_relative", f"{what} RMSE", "% of the labels’ standard deviation"))
         errors = {name: {**row, f"{key}_relative": relative(row, key)} for name, row in errors.items()}
     shown = [one for one in columns if any(value_of(row, one[0]) is not None for row in errors.values())]
     heading = ["set", "frames", *(f"{label}<small>{unit}</small>" for _, label, unit in shown)]
