@@ -192,7 +192,7 @@ def test_damaged_other_version_and_other_kind(tmp_path: Path) -> None:
     path.write_bytes(data)
     with h5py.File(path, "r+") as file:
         file.attrs["version"] = 2
-    with pytest.raises(ValueError, match=r"a\.h5: version 2 of the format, this program reads version 1"):
+    with pytest.raises(ValueError, match=r"a\.h5: version 2 of the format, this program reads versions 1"):
         read(path)
     with h5py.File(path, "w") as file:
         file["coordinates"] = np.ones(3)

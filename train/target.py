@@ -57,6 +57,11 @@ class Target:
 KNOWN = {"dipole": Target(irreps="1o"), "polarizability": Target(irreps="tensor")}
 
 
+def title(name: str, target: Target) -> str:
+    """What is compared with labels, in words, as `potential.targets.TargetFacts.title`."""
+    return f"{name} {MAGNITUDE}" if target.irreps == MAGNITUDE else name
+
+
 def weights(targets: Mapping[str, Target], stage: int) -> dict[str, float]:
     """The weight of each target in stage 1 or 2 of a run."""
     return {name: t.weight if stage == 1 else t.stage_two_weight for name, t in targets.items()}

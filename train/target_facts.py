@@ -38,6 +38,16 @@ def target_facts(
     return tuple(_facts(name, target, frames, elements, alone[name]) for name, target in targets.items())
 
 
+def unmeasured(targets: Mapping[str, Target], n_elements: int) -> tuple[TargetFacts, ...]:
+    """Facts of (resolved) targets before anything is measured: no offsets, and scales of one."""
+    found = []
+    for name, one in targets.items():
+        own = layout(one.irreps)
+        offset = ((0.0,) * own.count("0e"),) * n_elements
+        found.append(TargetFacts(name, one.irreps, one.per, one.unit, (1.0,) * len(own), offset))
+    return tuple(found)
+
+
 def _alone(name: str, irreps: str, isolated: Sequence[Frame]) -> dict[str, Array]:
     """Element -> what its isolated atoms have of a target (1, dim), on average."""
     found: dict[str, list[Array]] = {}

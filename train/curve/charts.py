@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from train.curve.frames import QUANTITIES
 from train.curve.fronts import TIMES, points
 from train.curve.picture import limits, margins, model_colors, shown, size_range, ticks_of
 from train.curve.published import labels, of
@@ -24,7 +23,7 @@ def log_axis(title: str, ends: tuple[float, float], sizes: Sequence[int] = ()) -
 
 def curve_chart(found: dict[str, Any], test: str, quantity: str) -> Chart:
     """Measured means with intervals, curves with bands, of one test and quantity."""
-    one, colors, unit = found["tests"][test][quantity], model_colors(found), QUANTITIES[quantity]
+    one, colors, unit = found["tests"][test][quantity], model_colors(found), found["units"][quantity]
     literature = of(found, test, quantity)
     ends = limits(one, literature)
     data: list[Chart] = []
@@ -130,7 +129,7 @@ def front_charts(found: dict[str, Any]) -> dict[str, Chart]:
             )
         data.append(front_line([p for p in known if p.best]))
         x = log_axis(title, margins([p.time for p in known]))
-        y = log_axis(f"{quantity} ({QUANTITIES[quantity]})", margins([p.error for p in known]))
+        y = log_axis(f"{quantity} ({found['units'][quantity]})", margins([p.error for p in known]))
         charts[title] = {"data": data, "layout": layout(x, y)}
     return charts
 

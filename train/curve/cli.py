@@ -8,12 +8,14 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from train.config import Config, check
 from train.names import set_name, set_names
-from train.options import add_labels, data_settings
+from train.options import add_labels, add_targets, data_settings
+from train.target import resolved
 from train.toml import parse_assignment, read_toml, update
 
 PROTOCOLS = ("converged", "equal-steps", "equal-time", "equal-epochs")
@@ -24,6 +26,7 @@ EXAMPLES = """examples:
   potential-curve data.xyz --models painn,schnet:channels=64 --protocol equal-time --budget 60
   potential-curve data.xyz --models painn,schnet --engine process --workers 8
   potential-curve data.xyz --models painn --engine submitit --workers 20 --engine-option slurm_partition=gpu
+  potential-curve molecules.xyz --targets dipole --set targets.dipole.unit=Debye --models painn,schnet
   potential-curve --report --output data-curve --target 20
 
 A fit that is done is not done again: the same command continues a study; more sizes, draws, seeds and models extend it.
@@ -83,6 +86,7 @@ def parser() -> argparse.ArgumentParser:
     add_engine(p)
     add_report(p)
     add_labels(p)
+    add_targets(p)
     p.set_defaults(valid=None)  # validation frames are part of a subset
     return p
 
@@ -111,9 +115,19 @@ def add_report(p: argparse.ArgumentParser) -> None:
     g = p.add_argument_group("report")
     g.add_argument("--report", action="store_true", help="only report what is done in --output")
     g.add_argument(
-        "--target", type=float, action="append", default=[], help="force error in meV/Å: frames it takes"
+        "--target",
+        type=float,
+        action="append",
+        default=[],
+        help="error of the forces in meV/Å (without forces, of the first quantity, in its unit): frames it takes",
     )
     g.add_argument("--measure", choices=("rmse", "mae"), default="rmse", help="of errors (default: rmse)")
+    g.add_argument(
+        "--energy-per",
+        choices=("atom", "structure"),
+        default="atom",
+        help="errors of energies (default: atom)",
+    )
     g.add_argument(
         "--published", metavar="FILE",
         help="errors from the literature to draw beside: CSV with label,test,quantity,measure,frames,error,source",
@@ -130,9 +144,8 @@ def configuration(args: argparse.Namespace) -> Config:
     Raises:
         ValueError: unknown settings, or such that belong to a study.
     """
-    config = update(
-        Config(), {"data": data_settings(args)} | ({"model": {"preset": "tiny"}} if args.quick else {})
-    )
+    given: dict[str, Any] = {"data": data_settings(args), "targets": {name: {} for name in args.targets}}
+    config = update(Config(), given | ({"model": {"preset": "tiny"}} if args.quick else {}))
     if args.config:
         config = update(config, read_toml(args.config))
     for text in args.set:
@@ -146,11 +159,11 @@ def configuration(args: argparse.Namespace) -> Config:
         raise ValueError(
             "a study has no files for validation, replay or isolated atoms; put frames into the pool"
         )
-    if config.targets:
-        raise ValueError("learning curves are of energy, forces and stress; leave out [targets]")
     if not data.train:
         raise ValueError("no pool; give files, for example: potential-curve train.xyz --test test.xyz")
-    return config
+    from train.prepared.found import completed
+
+    return replace(config, targets=resolved(completed(config.targets, data.train)))
 
 
 def require_free(given: Collection[str], protocol: str, model: str = "") -> None:
@@ -178,8 +191,9 @@ def directory_of(args: argparse.Namespace) -> Path:
 
 def fit_all(args: argparse.Namespace, directory: Path) -> dict[str, str]:
     """Make the study and do its jobs; name of a job that is not done -> why."""
-    from train.curve.contestants import contestants
+    from train.curve.contestants import contestants, require_able
     from train.curve.engine import Where, run
+    from train.curve.frames import units_of
     from train.curve.prepare import Request, prepare
     from train.curve.published import read_published
     from train.curve.study import PROTOCOLS as BUDGETS
@@ -187,6 +201,7 @@ def fit_all(args: argparse.Namespace, directory: Path) -> dict[str, str]:
     config = configuration(args)
     check(config)
     models = contestants(args.models)
+    require_able(models, config.targets)
     names = [model.name for model in models]
     for model in models:
         require_free(model.settings, args.protocol, model.name)
@@ -227,7 +242,7 @@ def fit_all(args: argparse.Namespace, directory: Path) -> dict[str, str]:
     )
     if args.published:  # refused before anything is fitted
         tests = set_names(config.data.test, ("train", "valid")) or ["held_out"]
-        read_published(Path(args.published), tests, args.measure)
+        read_published(Path(args.published), tests, args.measure, units_of(config.targets))
     study = prepare(request, print)
     where = Where(args.engine, args.workers, args.threads, args.retries, args.keep, options)
     print(f"{len(study.jobs)} fits in {directory}, {where.workers} at a time")
@@ -240,9 +255,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         directory = directory_of(args)
         failed = {} if args.report else fit_all(args, directory)
-        from train.curve.report import report
+        from train.curve.report import Said, report
 
-        for line in report(directory, args.target, args.measure, args.block, args.published):
+        said = Said(args.target, args.measure, args.energy_per, args.block, args.published)
+        for line in report(directory, said):
             print(line)
     except (ValueError, ImportError) as error:
         print(f"potential-curve: {error}", file=sys.stderr)

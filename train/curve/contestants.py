@@ -90,3 +90,17 @@ def contestants(texts: Sequence[str]) -> list[Contestant]:
             f"{twice[0]} is named twice; once is enough" if twice else "no model is named; give one"
         )
     return [contestant(name) for name in names]
+
+
+def require_able(models: Sequence[Contestant], targets: Mapping[str, Any]) -> None:
+    """Refuse models that learn energies, forces and stress only where other targets are compared.
+
+    Raises:
+        ValueError: naming them.
+    """
+    unable = [model.name for model in models if model.fitter != NETWORK]
+    if targets and unable:
+        raise ValueError(
+            f"{', '.join(unable)}: cannot learn {', '.join(targets)}, only energies, forces and stress; leave "
+            f"{'it' if len(unable) == 1 else 'them'} out of --models, or compare without --targets"
+        )

@@ -8,7 +8,7 @@ and returns a `Fit`. It raises where it cannot. torch is loaded by those who nee
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from train.data.dataset import Frame
 from train.data.keys import keys
 from train.sets import read_files
 from train.statistics import fit_e0
+from train.target import Target, title
 
 if TYPE_CHECKING:
     from potential.model import Potential
@@ -36,9 +37,9 @@ class Fit:
     facts: dict[str, Any]  # steps, seconds, cpu_seconds, ended, parameters, us_per_atom
 
 
-def read_frames(path: Path) -> list[Frame]:
-    """The frames of a file of a study."""
-    return list(read_files([str(path)], keys(Data()))[0])
+def read_frames(path: Path, targets: Mapping[str, Target] | None = None) -> list[Frame]:
+    """The frames of a file of a study, with these labels beside energy, forces and stress."""
+    return list(read_files([str(path)], keys(Data(), targets))[0])
 
 
 def network(study: Study, job: Job) -> Fit:
@@ -60,9 +61,11 @@ def _tested(study: Study, potential: Potential, facts: dict[str, Any]) -> Fit:
 
     tests = {}
     for name, path in study.tests.items():
-        p = predicted(potential, path)
-        tests[name] = sums(p.n_atoms, p.energy, p.forces, p.stress)
-    facts["us_per_atom"] = microseconds_per_atom(potential, next(iter(study.tests.values())))
+        p = predicted(potential, path, study.targets)
+        others = {title(k, one): p.targets[k] for k, one in study.targets.items()}
+        tests[name] = sums(p.n_atoms, p.energy, p.forces, p.stress, others)
+    first = next(iter(study.tests.values()))
+    facts["us_per_atom"] = microseconds_per_atom(potential, first, study.targets)
     return Fit(tests, facts)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,21 @@ import numpy as np
 from train.curve.resample import Errors
 from train.curve.study import Job, Study
 from train.data.dataset import Frame
+from train.data.targets import unit_text, unit_used
+from train.target import Target, title
 
 QUANTITIES = {"energy": "meV/atom", "forces": "meV/Å", "stress": "meV/Å³"}
 MEASURES = {"rmse": 2, "mae": 1}
 Sums = dict[
     str, np.ndarray
 ]  # "quantity/2" and "quantity/1": sums of |error|^2 and |error|, "quantity/n": labels
+
+
+def units_of(targets: Mapping[str, Target], energy_per: str = "atom") -> dict[str, str]:
+    """Quantity -> unit of its errors, those of targets in 1/1000 of theirs."""
+    units = {name: unit_text(unit_used(name) or t.unit) for name, t in targets.items()}
+    others = {title(name, t): f"10⁻³ {units[name]}".strip() for name, t in targets.items()}
+    return {**QUANTITIES, **({"energy": "meV"} if energy_per == "structure" else {}), **others}
 
 
 def beside_zero(frames: Sequence[Frame]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -34,11 +43,18 @@ def beside_zero(frames: Sequence[Frame]) -> tuple[np.ndarray, np.ndarray, np.nda
     return labels("energy", ()), labels("forces", (3,)), labels("stress", (3, 3))
 
 
-def sums(n_atoms: np.ndarray, energy: np.ndarray, forces: np.ndarray, stress: np.ndarray) -> Sums:
+def sums(
+    n_atoms: np.ndarray,
+    energy: np.ndarray,
+    forces: np.ndarray,
+    stress: np.ndarray,
+    others: Mapping[str, np.ndarray] | None = None,
+) -> Sums:
     """Per frame (n_frames,): energies per atom in meV, force components in meV/Å, stress components in meV/Å³.
 
     Takes reference and prediction along the last axis, in eV and Å, as `train.evaluate.Predictions` has them: `energy`
-    (n_frames, 2), `forces` (n, 3, 2), `stress` (n_frames, 3, 3, 2); NaN where a label is absent.
+    (n_frames, 2), `forces` (n, 3, 2), `stress` (n_frames, 3, 3, 2), `others` by quantity, (n_frames, dim, 2) or, of
+    atoms, (n, dim, 2), in their units and counted in 1/1000 of these; NaN where a label is absent.
 
     Raises:
         ValueError: a prediction that is not finite where there is a label.
@@ -50,6 +66,8 @@ def sums(n_atoms: np.ndarray, energy: np.ndarray, forces: np.ndarray, stress: np
         "forces": (forces, np.repeat(np.arange(n), n_atoms)),
         "stress": (stress, np.arange(n)),
     }
+    for name, both in (others or {}).items():
+        tables[name] = both, np.arange(n) if len(both) == n else np.repeat(np.arange(n), n_atoms)
     for name, (both, frame) in tables.items():
         reference, prediction = np.moveaxis(both.reshape(len(both), -1, 2), -1, 0)
         known = np.isfinite(reference)
@@ -74,6 +92,11 @@ def sums(n_atoms: np.ndarray, energy: np.ndarray, forces: np.ndarray, stress: np
     return found
 
 
+def leading(quantities: Collection[str]) -> str:
+    """The quantity that stands for all: forces, if there are any."""
+    return "forces" if "forces" in quantities else next(iter(quantities))
+
+
 def errors_of(found: Sums) -> dict[str, dict[str, float]]:
     """Quantity -> its rmse and mae over all frames."""
     return {
@@ -81,8 +104,7 @@ def errors_of(found: Sums) -> dict[str, dict[str, float]]:
             measure: float((found[f"{name}/{power}"].sum() / found[f"{name}/n"].sum()) ** (1 / power))
             for measure, power in MEASURES.items()
         }
-        for name in QUANTITIES
-        if f"{name}/n" in found
+        for name in (key.removesuffix("/n") for key in found if key.endswith("/n"))
     }
 
 
@@ -101,11 +123,17 @@ def sums_path(study: Study, job: Job) -> Path:
 
 
 def collect(
-    study: Study, jobs: Sequence[Job], test: str, what: tuple[str, str], block: int = 1
+    study: Study,
+    jobs: Sequence[Job],
+    test: str,
+    what: tuple[str, str],
+    block: int = 1,
+    n_atoms: np.ndarray | None = None,
 ) -> Errors | None:
     """Errors of finished jobs on one test, `what` = (quantity, measure); None where the test has no such label.
 
-    `block`: so many neighboring frames count as one, for tests that are trajectories.
+    `n_atoms` (n_frames,): errors are times these, as those of energies of structures. `block`: so many neighboring
+    frames count as one, for tests that are trajectories.
     """
     quantity, measure = what
     power, rows, counts = MEASURES[measure], [], None
@@ -113,7 +141,7 @@ def collect(
         with np.load(sums_path(study, job)) as file:
             if f"{test}/{quantity}/n" not in file:
                 return None
-            rows.append(file[f"{test}/{quantity}/{power}"])
+            rows.append(file[f"{test}/{quantity}/{power}"] * (1 if n_atoms is None else n_atoms**power))
             counts = file[f"{test}/{quantity}/n"]
     if counts is None:
         return None

@@ -29,6 +29,7 @@ from train.parallel import Ranks
 from train.plan import choose_fit, trial
 from train.sets import read_files, read_sets
 from train.stream import make_samples, n_atoms
+from train.target import Target
 from train.toml import update
 
 WIDTHS = ("channels", "functions")  # ends of the names of dials that make a network larger
@@ -61,7 +62,7 @@ def configuration(study: Study, job: Job) -> tuple[Config, int]:
     config = replace(config, data=data, fit=replace(config.fit, seed=job.fit_seed))
     sets = read_sets(config)
     train = sets.frames["train"]
-    n_batches = len(epoch_batches(sizes(train), choose_fit(config.fit, train)[0], 0))
+    n_batches = len(epoch_batches(sizes(train), choose_fit(config.fit, train, config.targets)[0], 0))
     model = study.models[job.model]
     seconds = model["step_seconds"], model["frame_seconds"] * len(sets.frames["valid"])
     lasting = length(study.fixed["protocol"], study.fixed["budget"], n_batches, seconds)
@@ -69,18 +70,18 @@ def configuration(study: Study, job: Job) -> tuple[Config, int]:
 
 
 @lru_cache(maxsize=4)
-def samples_of(path: Path, cutoff: float) -> Sequence[Sample]:
+def samples_of(path: Path, cutoff: float, targets: tuple[tuple[str, Target], ...]) -> Sequence[Sample]:
     """The frames of a test with their neighbors: read once by a worker, not once for each fit."""
-    return make_samples(read_files([str(path)], keys(Data()))[0], cutoff)
+    return make_samples(read_files([str(path)], keys(Data(), dict(targets)))[0], cutoff)
 
 
-def predicted(potential: Potential, path: Path) -> Predictions:
-    """Predictions of a test.
+def predicted(potential: Potential, path: Path, targets: Mapping[str, Target]) -> Predictions:
+    """Predictions of a test with these labels beside energy, forces and stress.
 
     Raises:
         ValueError: elements that the potential was not fitted to.
     """
-    samples = samples_of(path, potential.cutoff)
+    samples = samples_of(path, potential.cutoff, tuple(targets.items()))
     device = next(potential.parameters()).device
     for sample in samples:
         potential.check(sample.graph.atomic_numbers.to(device))
@@ -137,9 +138,9 @@ def frame_seconds(potential: Potential, samples: Sequence[Sample], device: str) 
     return min(times) / len(samples)
 
 
-def microseconds_per_atom(potential: Potential, path: Path) -> float:
+def microseconds_per_atom(potential: Potential, path: Path, targets: Mapping[str, Target]) -> float:
     """Microseconds per atom of energy and forces, on as many frames of a test as are predicted at once."""
-    samples = samples_of(path, potential.cutoff)
+    samples = samples_of(path, potential.cutoff, tuple(targets.items()))
     atoms = np.cumsum(n_atoms(samples))
     many = min(len(samples), int(np.searchsorted(atoms, EVALUATION_ATOMS)) + 1)
     device = next(potential.parameters()).device

@@ -7,7 +7,6 @@ from typing import Any
 
 from train.curve import words
 from train.curve.charts import curve_chart, front_charts
-from train.curve.frames import QUANTITIES
 from train.curve.picture import model_colors, shown
 from train.report.charts import Chart
 from train.report.markup import bullets, duration, figure, number, section, table, wrapped
@@ -42,7 +41,7 @@ def head(found: dict[str, Any]) -> str:
     test, quantity = shown(found)
     models = found["study"]["models"]
     title = f"Learning curves of {', '.join(escape(name) for name in models)}"
-    lines = words.findings(found["tests"][test][quantity], QUANTITIES[quantity])[:3]
+    lines = words.findings(found["tests"][test][quantity], found["units"][quantity])[:3]
     return (
         f"<h1>{title}</h1><p class='headline'>{found['done']} of {found['of']} fits, "
         f"{escape(found['study']['fixed']['protocol'])}, tested on {escape(', '.join(found['tests']))}.</p>"
@@ -65,7 +64,7 @@ def curves(found: dict[str, Any], charts: dict[str, Chart]) -> str:
         for quantity, one in quantities.items():
             identity = f"curve-{len(charts)}"
             charts[identity] = curve_chart(found, test, quantity)
-            unit = QUANTITIES[quantity]
+            unit = found["units"][quantity]
             parts.append(figure(identity, f"{test}: {quantity} {measure}, {words.frames_text(found, one)}"))
             parts.append(parameters(found, one, unit))
     return "\n".join(parts)
@@ -97,7 +96,7 @@ def forecasts(found: dict[str, Any]) -> str:
     parts = []
     for test, quantities in found["tests"].items():
         for quantity, one in quantities.items():
-            unit = QUANTITIES[quantity]
+            unit = found["units"][quantity]
             lines = [*words.findings(one, unit), words.checks(one)]
             parts.append(f"<h3>{escape(test)}, {quantity}</h3>{bullets(lines)}{hidden(found, one, unit)}")
     return "\n".join(parts)
@@ -163,8 +162,8 @@ def fronts(found: dict[str, Any], charts: dict[str, Chart]) -> str:
 def literature(found: dict[str, Any]) -> str:
     """Published errors, with their sources."""
     rows = [
-        [escape(p["label"]), escape(p["test"]), p["quantity"], f"{p['frames']}",
-         f"{number(p['error'])} {QUANTITIES[p['quantity']]}", escape(p["source"])]
+        [escape(p["label"]), escape(p["test"]), escape(p["quantity"]), f"{p['frames']}",
+         f"{number(p['error'])} {found['units'][p['quantity']]}", escape(p["source"])]
         for p in found["published"]
     ]  # fmt: skip
     if not rows:
@@ -176,7 +175,7 @@ def literature(found: dict[str, Any]) -> str:
 def fits(found: dict[str, Any]) -> str:
     """All fits, folded."""
     test, quantity = shown(found)
-    unit, measure = QUANTITIES[quantity], found["measure"]
+    unit, measure = found["units"][quantity], found["measure"]
     rows = []
     for fit in found["fits"]:
         error = fit["errors"].get(test, {}).get(quantity, {}).get(measure)

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
-from train.curve.frames import QUANTITIES
+from train.curve.frames import leading
 from train.curve.fronts import TIMES, points
 from train.curve.published import labels, of
 from train.report.page import replace
@@ -71,7 +71,7 @@ def draw_curves(found: dict[str, Any]) -> Figure:
             draw_published(axes, literature, height)
             axes.set_title(f"{plain(test)}: {quantity}", loc="left", fontsize=10, color=INK)
             axes.set_xlabel("reference calculations")
-            axes.set_ylabel(f"{quantity} {found['measure'].upper()} ({QUANTITIES[quantity]})")
+            axes.set_ylabel(f"{quantity} {found['measure'].upper()} ({found['units'][quantity]})")
             ends = size_range([*sizes, *(p["frames"] for p in literature)])
             log_axes(axes, ends, height, sizes)
             style(axes)
@@ -172,7 +172,7 @@ def draw_fronts(found: dict[str, Any]) -> Figure | None:
             [p.time for p in best], [p.error for p in best], where="post", color=INK, linewidth=0.8, zorder=1
         )
         axes.set_xlabel(TIMES[time])
-        axes.set_ylabel(f"{quantity} {found['measure'].upper()} ({QUANTITIES[quantity]})")
+        axes.set_ylabel(f"{quantity} {found['measure'].upper()} ({found['units'][quantity]})")
         axes.set_title(f"{plain(test)}; numbers: frames", loc="left", fontsize=10, color=INK)
         log_axes(axes, margins([p.time for p in of_time]), margins([p.error for p in of_time]))
         style(axes)
@@ -191,4 +191,4 @@ def margins(values: Sequence[float]) -> tuple[float, float]:
 def shown(found: dict[str, Any]) -> tuple[str, str]:
     """The test and quantity that stand for all: forces, if there are any, of the first test."""
     test, quantities = next(iter(found["tests"].items()))
-    return test, "forces" if "forces" in quantities else next(iter(quantities))
+    return test, leading(quantities)

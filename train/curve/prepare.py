@@ -14,14 +14,12 @@ import numpy as np
 import torch
 
 from potential import __version__
-from potential.model import Statistics, build
 from train.columns import prints
 from train.config import Config
 from train.curve import linear
 from train.curve.contestants import LINEAR_MODEL, NETWORK, Contestant
 from train.curve.ledger import locked
-from train.curve.match import matched
-from train.curve.network import measure
+from train.curve.resolve import network_settings
 from train.curve.snap import snap_settings
 from train.curve.study import Study, extended, read_study, save_study
 from train.curve.words import pace
@@ -29,10 +27,10 @@ from train.data.dataset import Frame
 from train.data.files import expand
 from train.data.hdf5 import write_hdf5
 from train.origin import commit, now, sha256
-from train.plan import choose_fit, choose_model, elements
+from train.plan import choose_fit
 from train.resources import machine
 from train.sets import Sets, read_sets
-from train.toml import as_sections, update
+from train.toml import as_sections
 
 HELD_OUT = 0.2  # of the pool, where no test file is given
 KEPT = ("valid_fraction", "folds", "fold", "split", "group_key")  # settings of [data] that fits use
@@ -106,7 +104,7 @@ def prepare(request: Request, say: Say) -> Study:
         wanted = Study(directory, sizes, request.draws, request.seeds, asked, fixed, facts)
         study = extended(old, wanted) if old else wanted
         _require_apart(pool, tests)
-        _write_data(study, pool, tests, sets.isolated)
+        _write_data(study, pool, tests, [f for f in sets.isolated if f.energy is not None])
         study = replace(study, models=_models(study, config, pool, say))
         save_study(study)
     return study
@@ -185,7 +183,7 @@ def _common(config: Config, batch_size: int, smallest: Sequence[Frame]) -> Confi
     """The configuration with one batch size for all sizes: that of the smallest."""
     fit = config.fit
     if not fit.batch_size and not fit.batch_atoms and not fit.batch_edges:
-        chosen = choose_fit(replace(fit, epochs=1), smallest)[0].batch_size
+        chosen = choose_fit(replace(fit, epochs=1), smallest, config.targets)[0].batch_size
         fit = replace(fit, batch_size=batch_size or chosen)
     return replace(config, fit=replace(fit, epochs=0, minutes=0.0))
 
@@ -193,7 +191,8 @@ def _common(config: Config, batch_size: int, smallest: Sequence[Frame]) -> Confi
 def _fixed(request: Request, config: Config, tests: list[str], n_pool: int) -> dict[str, Any]:
     data = request.config.data
     sections = as_sections(config)
-    settings: dict[str, Any] = {name: sections[name] for name in ("fit", "weights", "e0") if name in sections}
+    own = ("fit", "weights", "e0", "targets")
+    settings: dict[str, Any] = {name: sections[name] for name in own if name in sections}
     settings["data"] = {name: sections["data"][name] for name in KEPT}
     fixed: dict[str, Any] = {
         "files": {
@@ -220,13 +219,13 @@ def _write_data(
     (study.directory / "data").mkdir(parents=True, exist_ok=True)
     for name, path in study.tests.items():
         if not path.is_file():
-            write_hdf5(path, tests[name])
+            write_hdf5(path, tests[name], study.targets)
     if isolated:
-        write_hdf5(study.directory / "data" / "isolated_atoms.h5", isolated)
+        write_hdf5(study.directory / "data" / "isolated_atoms.h5", isolated, study.targets)
     for job in study.jobs:
         path = study.subset(job)
         if not path.is_file():
-            write_hdf5(path, [pool[k] for k in subset(len(pool), job.size, job.draw)])
+            write_hdf5(path, [pool[k] for k in subset(len(pool), job.size, job.draw)], study.targets)
 
 
 def subset(n: int, size: int, draw: int) -> list[int]:
@@ -243,8 +242,11 @@ def _models(study: Study, config: Config, pool: Sequence[Frame], say: Say) -> di
         entry = dict(study.models[name])
         if "settings" not in entry and entry["fitter"] in (NETWORK, LINEAR_MODEL):
             target = done.get(reference) if name != reference else None
-            resolve = _network if entry["fitter"] == NETWORK else linear.resolve
-            entry |= resolve(name, entry, study, (config, pool, target))
+            resolve = network_settings if entry["fitter"] == NETWORK else linear.resolve
+            try:
+                entry |= resolve(name, entry, study, (config, pool, target))
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from error
             reached = entry.get("matched")
             ratio = f", {100 * reached:.1f} % of {reference} in {study.fixed['match']}" if reached else ""
             say(f"{name}: {entry['parameters']:,} parameters, {pace(entry)}{ratio}")
@@ -259,32 +261,3 @@ def _models(study: Study, config: Config, pool: Sequence[Frame], say: Say) -> di
             )
         done[name] = entry
     return {name: done[name] for name in study.models}
-
-
-def _network(
-    name: str, entry: Mapping[str, Any], study: Study, what: tuple[Config, Sequence[Frame], Any]
-) -> dict[str, Any]:
-    config, pool, target = what
-    own = update(config, Contestant(name, NETWORK, entry["asked"]).sections())
-    model, _ = choose_model(own, pool)
-    first = study.subset(study.jobs[0])
-
-    def cost(dials: Mapping[str, Any]) -> dict[str, Any]:
-        return measure(replace(own, model=dict(dials)), study.run_directory(study.jobs[0]), [first])
-
-    def parameters(dials: Mapping[str, Any]) -> float:
-        names = elements(pool)
-        facts = Statistics(names, (0.0,) * len(names), 1.0, 10.0)
-        potential = build({k: v for k, v in dials.items() if k != "preset"}, facts)
-        return float(sum(p.numel() for p in potential.parameters()))
-
-    reached = None
-    if target and "parameters" in target and study.fixed["match"] == "parameters":
-        model, reached = matched(model, target["parameters"], parameters)
-    if target and "step_seconds" in target and study.fixed["match"] == "time":
-        model, reached = matched(
-            model, target["step_seconds"], lambda dials: float(cost(dials)["step_seconds"])
-        )
-    settings = {f"model.{k}": v for k, v in model.items()}
-    settings |= {k: v for k, v in entry["asked"].items() if not k.startswith("model.")}
-    return {"settings": settings, "matched": reached, **cost(model)}

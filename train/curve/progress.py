@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from train.curve.frames import units_of
 from train.curve.ledger import Ledger
 from train.curve.study import Study
 from train.report.markup import duration
@@ -15,7 +16,7 @@ class Progress:
 
     def __init__(self, study: Study, session: str, workers: int, say: Callable[[str], None]):
         self.study, self.session, self.workers, self.say = study, session, workers, say
-        self.ledger = Ledger(study.directory)
+        self.ledger, self.units = Ledger(study.directory), units_of(study.targets)
         self.jobs = {job.name: job for job in study.jobs}
         self.told = set(self.ledger.results())
         self.failed: dict[str, str] = {}
@@ -28,7 +29,9 @@ class Progress:
             more = (
                 f", about {duration(left)} left" if left is not None and len(results) < len(self.jobs) else ""
             )
-            self.say(f"{len(results)} of {len(self.jobs)}: {name}  {errors_text(results[name])}{more}")
+            self.say(
+                f"{len(results)} of {len(self.jobs)}: {name}  {errors_text(results[name], self.units)}{more}"
+            )
         self.told |= results.keys()
         reasons = self.ledger.reasons(self.session)
         for name, reason in reasons.items():
@@ -37,9 +40,8 @@ class Progress:
         self.failed = reasons
 
 
-def errors_text(line: dict[str, Any]) -> str:
+def errors_text(line: dict[str, Any], units: Mapping[str, str]) -> str:
     """The errors of the first test, and the seconds."""
-    units = {"energy": "meV/atom", "forces": "meV/Å", "stress": "meV/Å³"}
     test, errors = next(iter(line["errors"].items()))
     parts = [f"{name} {of['rmse']:.3g} {units[name]}" for name, of in errors.items()]
     return f"{test}: {', '.join(parts)}; {duration(line['wall'])}"

@@ -14,11 +14,13 @@ NEAR = 0.04  # of the height of an axis: a line of text
 COLUMNS = ("label", "test", "quantity", "measure", "frames", "error", "source")
 
 
-def read_published(path: Path, tests: Collection[str], measure: str) -> tuple[list[dict[str, Any]], int]:
+def read_published(
+    path: Path, tests: Collection[str], measure: str, quantities: Collection[str] = tuple(QUANTITIES)
+) -> tuple[list[dict[str, Any]], int]:
     """Rows of `path` for the tests and the measure (rmse, mae) of a report, and how many of another measure it has.
 
-    The columns are label, test, quantity (energy, forces, stress), measure, frames (validation included), error
-    (meV/atom, meV/Å, meV/Å³) and source.
+    The columns are label, test, quantity (one of `quantities`), measure, frames (validation included), error (in the
+    unit of the report: meV/atom, meV/Å, meV/Å³, of targets 1/1000 of theirs) and source.
 
     Raises:
         ValueError: a column is missing, a test or quantity unknown, or a number is none; with the line.
@@ -31,7 +33,7 @@ def read_published(path: Path, tests: Collection[str], measure: str) -> tuple[li
         raise ValueError(f"{path} has no column {missing[0]}; its first line must be {','.join(COLUMNS)}")
     found = []
     for line, row in rows:
-        for key, known in (("test", tests), ("quantity", QUANTITIES), ("measure", MEASURES)):
+        for key, known in (("test", tests), ("quantity", quantities), ("measure", MEASURES)):
             if row[key] not in known:
                 hint = suggest(str(row[key]), known)
                 raise ValueError(f"{path}:{line}: {key} {row[key]!r} is none of {', '.join(known)}{hint}")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from train.columns import sizes
 from train.curve.analysis import analyze
-from train.curve.frames import QUANTITIES, collect
+from train.curve.fitters import read_frames
+from train.curve.frames import collect, leading, units_of
 from train.curve.ledger import Ledger
 from train.curve.published import read_published
 from train.curve.study import Study, read_study
@@ -21,16 +24,19 @@ COLUMNS = ("model", "size", "draw", "seed", "test", "quantity", "unit", "rmse", 
            "cpu_seconds", "us_per_atom", "parameters")  # fmt: skip
 
 
-def report(
-    directory: Path,
-    targets: Sequence[float] = (),
-    measure: str = "rmse",
-    block: int = 1,
-    published: str | None = None,
-) -> list[str]:
-    """Write what the finished fits of a study say; the lines to print.
+@dataclass(frozen=True)
+class Said:
+    """What is to be said of a study."""
 
-    `targets` are force errors in meV/Å. `measure`: rmse or mae. `published`: a file of errors from the literature.
+    goals: Sequence[float] = ()  # errors of the forces, or of the first quantity: how many frames they take
+    measure: str = "rmse"  # or mae
+    energy_per: str = "atom"  # or structure
+    block: int = 1  # neighboring test frames that are resampled together
+    published: str | None = None  # a file of errors from the literature
+
+
+def report(directory: Path, said: Said = Said()) -> list[str]:  # frozen
+    """Write what the finished fits of a study say; the lines to print.
 
     Raises:
         ValueError: no study, nothing done yet, or a file of published errors that cannot be used.
@@ -39,12 +45,12 @@ def report(
     from train.curve.picture import draw
 
     study = read_study(directory)
-    found = gather(study, targets, measure, block)
+    found, published, measure = gather(study, said), said.published, said.measure
     found["published"], other = (
-        read_published(Path(published), study.tests, measure) if published else ([], 0)
+        read_published(Path(published), study.tests, measure, found["units"]) if published else ([], 0)
     )
     write_text(directory / "analysis.json", to_json(found))
-    write_text(directory / "errors.csv", errors_csv(found["fits"]))
+    write_text(directory / "errors.csv", errors_csv(found["fits"], units_of(study.targets)))
     write_text(directory / "curves.csv", curves_csv(found))
     pictures = draw(found, directory)
     write_text(directory / "report.html", page(found))
@@ -55,7 +61,7 @@ def report(
     return [*summary(found), *told, "look at: " + ", ".join(str(directory / name) for name in files)]
 
 
-def gather(study: Study, targets: Sequence[float], measure: str, block: int) -> dict[str, Any]:
+def gather(study: Study, said: Said) -> dict[str, Any]:
     """Everything that the report is made of, as plain numbers and text.
 
     Raises:
@@ -67,19 +73,28 @@ def gather(study: Study, targets: Sequence[float], measure: str, block: int) -> 
         reasons = Ledger(study.directory).reasons()
         why = f"; the last one failed: {list(reasons.values())[-1].splitlines()[0]}" if reasons else ""
         raise ValueError(f"{study.directory}: no fit is done yet, nothing to report{why}")
-    analyses: dict[str, dict[str, Any]] = {}
-    for test in study.tests:
-        for quantity in QUANTITIES:
-            errors = collect(study, jobs, test, (quantity, measure), block)
+    units = units_of(study.targets, said.energy_per)
+    known: dict[str, dict[str, Any]] = {}
+    for test, path in study.tests.items():
+        n_atoms = sizes(read_frames(path, study.targets)) if said.energy_per == "structure" else None
+        for quantity in units:
+            scaled = n_atoms if quantity == "energy" else None
+            errors = collect(study, jobs, test, (quantity, said.measure), said.block, scaled)
             if errors is not None:
-                goals = targets if quantity == "forces" else ()
-                analyses.setdefault(test, {})[quantity] = analyze(errors, goals, pool=study.fixed["pool"]) | {
-                    "frames": len(errors.counts)
-                }
+                known.setdefault(test, {})[quantity] = errors
+    analyses = {
+        test: {
+            quantity: analyze(errors, said.goals if quantity == leading(of) else (), pool=study.fixed["pool"])
+            | {"frames": len(errors.counts)}
+            for quantity, errors in of.items()
+        }
+        for test, of in known.items()
+    }
     return {
         "study": {k: getattr(study, k) for k in ("sizes", "draws", "seeds", "models", "fixed", "facts")},
-        "measure": measure,
-        "block": block,
+        "units": units,
+        "measure": said.measure,
+        "block": said.block,
         "done": len(jobs),
         "of": len(study.jobs),
         "failed": {k: v for k, v in Ledger(study.directory).reasons().items() if k not in results},
@@ -95,13 +110,13 @@ def table(rows: Sequence[Sequence[Any]]) -> str:
     return text.getvalue()
 
 
-def errors_csv(fits: Sequence[dict[str, Any]]) -> str:
-    """One row for each fit, test and quantity."""
+def errors_csv(fits: Sequence[dict[str, Any]], units: Mapping[str, str]) -> str:
+    """One row for each fit, test and quantity; energies per atom."""
     rows: list[list[Any]] = [list(COLUMNS)]
     for fit in fits:
         for test, quantities in fit["errors"].items():
             for quantity, errors in quantities.items():
-                facts = fit | {"test": test, "quantity": quantity, "unit": QUANTITIES[quantity]} | errors
+                facts = fit | {"test": test, "quantity": quantity, "unit": units[quantity]} | errors
                 rows.append([facts.get(column) for column in COLUMNS])
     return table(rows)
 

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from train.target import Target
+
 FORMAT = 2
 PROTOCOLS = {  # name -> default budget, its unit, what is said of it
     "converged": (20000.0, "steps at most", "until the validation error stops to improve"),
@@ -69,6 +71,11 @@ class Study:
     def subset(self, job: Job) -> Path:
         """The frames that a job may use."""
         return self.directory / "data" / f"draw{job.draw}-n{job.size}.h5"
+
+    @property
+    def targets(self) -> dict[str, Target]:
+        """What is learned beside the energy, resolved."""
+        return {name: Target(**one) for name, one in self.fixed["settings"].get("targets", {}).items()}
 
     @property
     def tests(self) -> dict[str, Path]:

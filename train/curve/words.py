@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from train.curve.frames import QUANTITIES
+from train.curve.frames import leading
 from train.curve.study import PROTOCOLS
 from train.report.markup import number
 
@@ -190,7 +190,7 @@ def not_nan(x: float | None) -> bool:
 def first(found: dict[str, Any]) -> dict[str, Any]:
     """The analysis that stands for all: forces, if there are any, of the first test."""
     quantities: dict[str, Any] = next(iter(found["tests"].values()))
-    chosen: dict[str, Any] = quantities.get("forces") or next(iter(quantities.values()))
+    chosen: dict[str, Any] = quantities[leading(quantities)]
     return chosen
 
 
@@ -283,7 +283,7 @@ def summary(found: dict[str, Any]) -> list[str]:
     lines = ["", *method(found), ""]
     for test, quantities in found["tests"].items():
         for quantity, one in quantities.items():
-            unit = QUANTITIES[quantity]
+            unit = found["units"][quantity]
             lines.append(f"{test}, {quantity} {found['measure'].upper()} ({unit}), {frames_text(found, one)}")
             for name, model in one["models"].items():
                 cells = [f"{n}: {value(e)}" for n, e in zip(model["sizes"], model["errors"], strict=True)]

@@ -97,7 +97,7 @@ def read(path: str | Path, keys: Keys | None = None, optional: bool = False) -> 
     """
     structures, said = read_structures(path)
     keys = keys or Keys()
-    frames, found = label(structures, said, keys, (str(path), 0), optional)
+    frames, found = label(structures, said, keys, (str(path), 0), optional or said.plain)
     if found.energy is None and found.forces is None and not any(found.targets.values()):
         require_targets(keys, [found])
         table = [entries(a) for a in structures]

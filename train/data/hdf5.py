@@ -1,4 +1,4 @@
-"""Frames in HDF5: our own format, version 1. Labelled frames survive it bit for bit.
+"""Frames in HDF5: our own format, version 1, with targets 5. Labelled frames survive it bit for bit.
 
 The first 512 bytes are a user block, which HDF5 passes over: "equiv-potential frames sha256 ", the checksum of all
 bytes after it, zeros. It is looked at first, since the HDF5 library itself can crash on a damaged file. A file without
@@ -6,9 +6,10 @@ user block, from another program, has the checksum among its attributes only.
 
 Attributes of the file:
     format         "equiv-potential frames"
-    version        1; a reader refuses any other
+    version        1, or 5 where there are targets; a reader refuses any other
     energy_unit    of energies, eV as written here; any of `keys.ENERGY_UNITS` may stand there
     length_unit    of positions and cells, Ang as written here; forces and stress are in the units that follow
+    targets        JSON text, {name: {irreps, per, unit}}; absent where there are none
     sha256         of names, types, shapes and content of all datasets, in the order of their names
 
 Datasets, for n_frames structures with n atoms in all, one after the other:
@@ -22,6 +23,7 @@ Datasets, for n_frames structures with n atoms in all, one after the other:
     stress         (n_frames, 3, 3) float64, ASE's sign
     info           (n_frames,) JSON text: entries of info that are text, numbers or true and false, config_type
                    included; other names of energy, forces and stress are left out
+    targets/<name> (n_frames or, where per is atom, n; dim) float64, NaN where a frame has none
 """
 
 from __future__ import annotations
@@ -38,11 +40,13 @@ from ase import Atoms
 
 from train.data.keys import ENERGY_UNITS, LENGTH_UNITS, Said
 from train.data.labels import LABELS, usual_names
+from train.data.targets import target_table
+from train.target import Target
 
 if TYPE_CHECKING:
     from train.data.dataset import Frame
 
-FORMAT, VERSION = "equiv-potential frames", 1
+FORMAT, VERSION, WITH_TARGETS = "equiv-potential frames", 1, 5
 SIGNATURE = b"\x89HDF\r\n\x1a\n"  # where an HDF5 file begins: at byte 0, 512, 1024, 2048 ...
 BLOCK = 512
 LABEL_NAMES = {
@@ -51,23 +55,27 @@ LABEL_NAMES = {
 NAMES = ("n_atoms", "atomic_numbers", "positions", "cell", "pbc", "energy", "forces", "stress", "info")
 
 
-def write_hdf5(path: str | Path, frames: Sequence[Frame]) -> None:
-    """Write labelled frames, completely or not at all; their sources are not kept.
+def write_hdf5(
+    path: str | Path, frames: Sequence[Frame], targets: Mapping[str, Target] | None = None
+) -> None:
+    """Write labelled frames with these (resolved) targets, completely or not at all; their sources are not kept.
 
     Raises:
-        ValueError: no frames, a label that is not finite, since NaN means absent in the file, or targets beside energy,
-            forces and stress, for which the format has no place.
+        ValueError: no frames, a label that is not finite, since NaN means absent in the file, or targets that are not
+            described.
     """
     import h5py
 
-    if others := sorted({name for frame in frames for name in frame.targets}):
+    targets = targets or {}
+    if others := sorted({name for frame in frames for name in frame.targets} - targets.keys()):
         raise ValueError(
-            f"{path}: has no place for {', '.join(others)}; read the frames without, or write extended XYZ"
+            f"{path}: has no place for {', '.join(others)}, of which nothing is said; describe them (the targets of "
+            "write_hdf5), or read the frames without"
         )
     if not frames:
         raise ValueError(f"{path}: no frames to write; give at least one")
     path = Path(path)
-    content = _content(frames)
+    content = _content(frames) | _of_targets(frames, targets)
     partial = path.with_name(f".{path.name}.partial")
     with h5py.File(partial, "w", userblock_size=BLOCK) as file:
         for name, values in content.items():
@@ -76,7 +84,8 @@ def write_hdf5(path: str | Path, frames: Sequence[Frame]) -> None:
         file.attrs.update(
             {
                 "format": FORMAT,
-                "version": VERSION,
+                "version": WITH_TARGETS if targets else VERSION,
+                **({"targets": json.dumps(target_table(targets))} if targets else {}),
                 "energy_unit": "eV",
                 "length_unit": "Ang",
                 "sha256": _digest(content),
@@ -123,6 +132,17 @@ def _content(frames: Sequence[Frame]) -> dict[str, Any]:
     }
 
 
+def _of_targets(frames: Sequence[Frame], targets: Mapping[str, Target]) -> dict[str, Any]:
+    for name in targets:
+        for frame in frames:
+            value = frame.targets[name]
+            if not np.isnan(value).all() and not np.isfinite(value).all():
+                raise ValueError(
+                    f"{frame.name}: {name} is not finite, and NaN means absent; remove frame or label"
+                )
+    return {f"targets/{name}": np.concatenate([frame.targets[name] for frame in frames]) for name in targets}
+
+
 def info_text(frame: Frame) -> str:
     """What is kept of a frame's info, as JSON."""
     info = {k: v.item() if isinstance(v, np.generic) else v for k, v in frame.atoms.info.items()}
@@ -162,14 +182,19 @@ def read_hdf5(data: bytes, source: str) -> tuple[list[Atoms], Said]:
         with h5py.File(BytesIO(data), "r") as file:
             attributes = {k: v.decode() if isinstance(v, bytes) else v for k, v in file.attrs.items()}
             names = list(file)
-            ours = attributes.get("format") == FORMAT and attributes.get("version") == VERSION
+            version = attributes.get("version")
+            ours = attributes.get("format") == FORMAT and version in (VERSION, WITH_TARGETS)
+            targets = json.loads(attributes["targets"]) if ours and version == WITH_TARGETS else {}
             if ours:
+                wanted = [*NAMES, *(f"targets/{name}" for name in targets)]
                 content = {
-                    name: file[name].asstr()[()] if name == "info" else file[name][()] for name in NAMES
+                    name: file[name].asstr()[()] if name == "info" else file[name][()] for name in wanted
                 }
         intact = ours and _digest(content) == attributes.get("sha256")
         if intact:
             frames = _frames(content)
+            for name, one in targets.items():
+                _attach(frames, name, content[f"targets/{name}"], one["per"] == "atom")
     except Exception as error:  # the HDF5 library raises whatever it makes of a damaged file
         raise ValueError(
             f"{source}: cannot be read as HDF5 ({type(error).__name__}: {error}); the file is damaged or truncated: "
@@ -185,7 +210,18 @@ def read_hdf5(data: bytes, source: str) -> tuple[list[Atoms], Said]:
             raise ValueError(
                 f"{source}: {name} is {attributes.get(name)!r}; expected one of {', '.join(table)}"
             )
-    return frames, Said(attributes["energy_unit"], attributes["length_unit"], convention=False)
+    said = Said(attributes["energy_unit"], attributes["length_unit"], convention=False, plain=bool(targets))
+    return frames, said
+
+
+def _attach(frames: Sequence[Atoms], name: str, values: Any, of_atoms: bool) -> None:
+    """The rows of a target to the frames that have it."""
+    ends = np.cumsum([len(atoms) if of_atoms else 1 for atoms in frames])
+    if values.ndim != 2 or len(values) != ends[-1]:
+        raise ValueError(f"{name} has shape {values.shape}, expected ({ends[-1]}, n)")
+    for atoms, rows in zip(frames, np.split(values, ends[:-1]), strict=True):
+        if not np.isnan(rows).all():
+            atoms.info[name] = rows if of_atoms else rows[0]
 
 
 def _refuse_other(attributes: Mapping[str, Any], names: Sequence[str], source: str) -> NoReturn:
@@ -195,8 +231,9 @@ def _refuse_other(attributes: Mapping[str, Any], names: Sequence[str], source: s
             f"{FORMAT!r}; it holds {', '.join(names[:8]) or 'nothing'}); convert it, for example to extxyz"
         )
     raise ValueError(
-        f"{source}: version {attributes.get('version')} of the format, this program reads version {VERSION}, and "
-        "3 and 4 of potential-prepare; read it with the program that wrote it, or write or prepare it again"
+        f"{source}: version {attributes.get('version')} of the format, this program reads versions {VERSION} and "
+        f"{WITH_TARGETS}, and 3 and 4 of potential-prepare; read it with the program that wrote it, or write or "
+        "prepare it again"
     )
 
 

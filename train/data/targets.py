@@ -63,6 +63,21 @@ def unit_used(name: str) -> str:
     return next(iter(UNITS.get(name, {"": 1.0})))
 
 
+def unit_text(unit: str) -> str:
+    """A unit as it is written in reports.
+
+    >>> unit_text("e*Ang")
+    'e·Å'
+    """
+    return unit.replace("*", "·").replace("Ang", "Å").replace("^2", "²").replace("^3", "³")
+
+
+def target_table(targets: Mapping[str, Target]) -> dict[str, dict[str, str]]:
+    """What our files say of (resolved) targets, which are in the units that are used."""
+    facts = {name: {"irreps": t.irreps, "per": t.per, "unit": t.unit} for name, t in targets.items()}
+    return {name: {**of_one, "unit": unit_used(name) or of_one["unit"]} for name, of_one in facts.items()}
+
+
 def choose_key(name: str, target: Target, table: Entries, source: str) -> str | None:
     """Under which entry of a file a target is; None: nowhere.
 

@@ -46,7 +46,7 @@ import numpy as np
 from train.data.dataset import Frame
 from train.data.hdf5 import info_text
 from train.data.labels import LABELS
-from train.data.targets import unit_used
+from train.data.targets import target_table
 from train.data.weights import config_weight
 from train.doctor.checks import fingerprint
 from train.target import Target, dimension
@@ -152,12 +152,6 @@ def encode(
     }
     tables: dict[str, Any] = {"kinds": [list(k) for k in kinds], "element_sets": [list(s) for s in sets]}
     return arrays, tables | ({"targets": target_table(targets)} if targets else {})
-
-
-def target_table(targets: Mapping[str, Target]) -> dict[str, dict[str, str]]:
-    """What the tables say of targets."""
-    facts = {name: {"irreps": t.irreps, "per": t.per, "unit": t.unit} for name, t in targets.items()}
-    return {name: {**of_one, "unit": unit_used(name) or of_one["unit"]} for name, of_one in facts.items()}
 
 
 def _n_edges(frame: Frame, cutoff: float) -> int:

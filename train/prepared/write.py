@@ -18,10 +18,10 @@ from train.data.files import expand
 from train.data.hdf5 import FORMAT
 from train.data.keys import Keys
 from train.data.labels import LABELS, NONE
-from train.data.targets import usual_names
+from train.data.targets import target_table, usual_names
 from train.doctor.label_table import target_as
 from train.prepared.found import completed
-from train.prepared.schema import ABSENT, BITS, VERSION, digest, encode, shapes, target_table
+from train.prepared.schema import ABSENT, BITS, VERSION, digest, encode, shapes
 from train.prepared.sources import ATOMS, FRAMES, Block, blocks, structures
 from train.target import Target
 from train.workers import answering

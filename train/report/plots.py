@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullFormatter
 
+from train.data.targets import unit_text
 from train.report.run_directory import (
     Integers,
     Pairs,
@@ -48,15 +49,6 @@ def units(run: Run) -> dict[str, tuple[str, str, str]]:
         unit, title = unit_text(one["unit"]), in_words(run, one["name"])
         found[one["name"]] = (title[:1].upper() + title[1:], unit or "its unit", f"10⁻³ {unit}".strip())
     return found
-
-
-def unit_text(unit: str) -> str:
-    """A unit of a target as it is written.
-
-    >>> unit_text("e*Ang")
-    'e·Å'
-    """
-    return unit.replace("*", "·").replace("Ang", "Å").replace("^2", "²").replace("^3", "³")
 
 
 def in_words(run: Run, key: str) -> str:
