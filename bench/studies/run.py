@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.provenance import ROOT, provenance
+from bench.studies.qm9 import POOL, TEST, drawn
 from train.curve.cli import main as potential_curve
 from train.directory import write_text
 
@@ -37,6 +38,16 @@ METALS = (
 BUDGETS = {"equal-time": 60.0, "converged": 20_000.0}  # CPU seconds of training, steps at most
 QUICK = {"equal-time": 6.0, "converged": 400.0}
 MOLECULE = ("--block", "10")  # test frames that are neighbors in time are resampled together
+MOLECULES = ("equivariant-L0", "equivariant-L2", "painn", "schnet", "egnn", "nequip")
+QM9 = "qm9/qm9_consistent130831.npz.xz"
+DEBYE = (
+    "--targets",
+    "dipole",
+    "--set",
+    "targets.dipole.irreps=magnitude",
+    "--set",
+    "targets.dipole.unit=Debye",
+)
 RMD17 = ("--energy-unit", "kcal/mol", "--length-unit", "Ang", "--measure", "mae")
 
 
@@ -50,6 +61,14 @@ class Plan:
     models: tuple[str, ...] = NETWORKS
     options: tuple[str, ...] = ()
     split: bool = False
+    drawn: str = ""  # of QM9, whose pool and test are drawn at random: energy or mu
+    quick: tuple[int, int, str] = (0, 0, "")  # molecules of pool and test of --quick, and its sizes
+
+
+def qm9(label: str, *options: str) -> Plan:
+    quick = (2000, 500, "250,500,1000")
+    sizes, measured = "1000,2000,5000,10000,25000,50000", ("--measure", "mae", "--set", "fit.batch_size=16")
+    return Plan(QM9, (), sizes, MOLECULES, (*measured, *options), drawn=label, quick=quick)
 
 
 def metal(element: str, sizes: str) -> Plan:
@@ -71,6 +90,15 @@ STUDIES = {
     "Mo": metal("Mo", "12,24,48,96,all"),
     "Si": metal("Si", "13,26,52,107,all"),
     "Cu": metal("Cu", "16,32,65,131,all"),
+    "nbmotaw": Plan(
+        "nbmotaw/train_no_multinary_sqs.extxyz.xz",
+        ("nbmotaw/test.extxyz.xz",),
+        "82,165,330,660,1320,2641",
+        METALS,
+        ("--measure", "mae"),
+    ),
+    "qm9-u0": qm9("energy", "--energy-unit", "Ha", "--energy-per", "structure"),
+    "qm9-dipole": qm9("mu", *DEBYE),
 }
 
 
@@ -96,15 +124,20 @@ def words_of(name: str, args: argparse.Namespace, output: Path) -> list[str]:
     missing = [str(file) for file in (pool, *tests) if not file.exists()]
     if missing:
         raise SystemExit(
-            f"{', '.join(missing)}: not there; give --data, a folder that holds acac, 3bpa, mlearn, rmd17"
+            f"{', '.join(missing)}: not there; give --data, a folder that holds acac, 3bpa, mlearn, rmd17, nbmotaw, qm9"
         )
     if plan.split:
         args.runs.mkdir(parents=True, exist_ok=True)
         pool, test = published_split(pool, args.runs)
         tests = [test]
+    sizes = plan.quick[2] if args.quick and plan.drawn else plan.sizes
+    if plan.drawn:
+        many = plan.quick[:2] if args.quick else (POOL, TEST)
+        pool, test = drawn(pool, plan.drawn, args.runs, many)
+        tests = [test]
     budget = (QUICK if args.quick else BUDGETS)[args.protocol] if args.budget is None else args.budget
     words = [str(pool), "--test", *map(str, tests), "--models", ",".join(args.models or plan.models)]
-    words += ["--sizes", plan.sizes, "--draws", str(args.draws), "--seeds", str(args.seeds)]
+    words += ["--sizes", sizes, "--draws", str(args.draws), "--seeds", str(args.seeds)]
     words += ["--protocol", args.protocol, "--budget", f"{budget:g}", "--engine", args.engine]
     if args.engine != "local":
         words += ["--workers", str(args.workers)]
@@ -135,7 +168,11 @@ def main() -> None:
     p.add_argument("studies", nargs="*", choices=[*STUDIES, []], metavar="STUDY", help=", ".join(STUDIES))
     p.add_argument("--list", action="store_true", help="what there is")
     p.add_argument(
-        "--data", type=Path, default=ROOT / "data", metavar="FOLDER", help="holds acac, 3bpa, mlearn, rmd17"
+        "--data",
+        type=Path,
+        default=ROOT / "data",
+        metavar="FOLDER",
+        help="holds acac, 3bpa, mlearn, rmd17, nbmotaw, qm9",
     )
     p.add_argument("--runs", type=Path, default=ROOT / "runs" / "studies", metavar="DIR")
     p.add_argument("--protocol", choices=BUDGETS, default="equal-time")
