@@ -251,7 +251,7 @@ class Config:
 # Every section, and those of them whose settings are the fields of a dataclass.
 SECTIONS = tuple(f.name for f in fields(Config))
 # What is chosen otherwise for a run that starts from a saved potential, where it is not given.
-TUNING: dict[str, Any] = {"learning_rate": 0.002}
+TUNING: dict[str, Any] = {"learning_rate": 0.001}
 FLAT: dict[str, Any] = {f.name: f.default_factory for f in fields(Config) if is_dataclass(f.default_factory)}
 
 
