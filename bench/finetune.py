@@ -1,11 +1,11 @@
 """Fine-tuning: 50 frames at 600 K for a model fitted at 300 K (acetylacetone): what it gains, what it forgets.
 
-    python -m bench.finetune --pool train_600K.xyz.xz --seeds 0 1 2 --replay-weights 1 0.3 0.1
+    python -m bench.finetune --pool train_600K.xyz.xz --seeds 0 1 2 --set fit.epochs=304
 
 The model is fitted by `potential-train data/acac/train_300K.xyz.xz --minutes 6`; then, for each seed, 50 frames are
 drawn from the pool (train_600K.xyz.xz of the acetylacetone set, not in data/) and learned by the documented command
 
-    potential-train new.xyz --from model.safetensors --replay train_300K.xyz.xz --replay-weight 0.3
+    potential-train new.xyz --from model.safetensors --replay train_300K.xyz.xz
 
 Errors before and after are those of its summary.json, on all 650 frames of each test. Finished runs are kept.
 Writes docs/results/finetune.json.

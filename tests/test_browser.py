@@ -111,7 +111,7 @@ def study(folder: Path) -> Path:
         }
         facts = {"cpu_seconds": float(job.size), "us_per_atom": 50.0 + job.size, "host": "here", "threads": 1}
         ledger.finish(job, {k: getattr(job, k) for k in ("model", "size", "draw", "seed")} | line | facts)
-    assert curve(["--report", "--output", str(folder), "--target", "30"]) == 0
+    assert curve(["--report", "--output", str(folder), "--reach", "30"]) == 0
     return folder / "report.html"
 
 

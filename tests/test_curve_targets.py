@@ -24,6 +24,7 @@ from train.target import Target, resolved
 CHARGES = {"O": -0.8, "H": 0.4}
 SMALL = ["--sizes", "8,16", "--draws", "2", "--seeds", "1", "--protocol", "equal-epochs", "--budget", "1"]
 TWO = ["--models", "painn:channels=8:n_layers=1,schnet:channels=8:n_layers=1"]
+DIPOLE = ["pool.xyz", "--test", "test.xyz", "--targets", "dipole"]
 
 
 def molecules(n: int, seed: int, energies: bool = False) -> list[Atoms]:
@@ -61,18 +62,7 @@ def test_dipoles_without_energies(folder: Path, capsys: pytest.CaptureFixture[st
     Path("known.csv").write_text(
         "label,test,quantity,measure,frames,error,source\nsomebody,test,dipole,mae,100,1.5,a book\n"
     )
-    line = [
-        "pool.xyz",
-        "--test",
-        "test.xyz",
-        "--targets",
-        "dipole",
-        *TWO,
-        *SMALL,
-        "--measure",
-        "mae",
-        "--keep",
-    ]
+    line = [*DIPOLE, *TWO, *SMALL, "--measure", "mae", "--keep"]
     assert main([*line, "--published", "known.csv", "--output", "s"]) == 0, capsys.readouterr().err
     told = capsys.readouterr().out
     assert "test, dipole MAE (10⁻³ e·Å)" in told
@@ -96,15 +86,7 @@ def test_dipoles_without_energies(folder: Path, capsys: pytest.CaptureFixture[st
 def test_lengths_and_charges_are_named_as_what_they_are(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    line = [
-        "pool.xyz",
-        "--test",
-        "test.xyz",
-        "--targets",
-        "dipole",
-        "--set",
-        "targets.dipole.irreps=magnitude",
-    ]
+    line = [*DIPOLE, "--set", "targets.dipole.irreps=magnitude"]
     line += [
         "--set",
         "targets.dipole.key=length",
@@ -142,7 +124,7 @@ def test_who_cannot_learn_a_target_is_refused_by_name(
 
 
 def test_energies_alone_per_atom_or_structure(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The baseline's error is that of sums of E0, networks learn without forces, and --target goes by energies."""
+    """The baseline's error is that of sums of E0, networks learn without forces, and --reach goes by energies."""
     write("pool.xyz", molecules(40, 0, energies=True))
     write("test.xyz", molecules(6, 1, energies=True))
     line = [
@@ -154,7 +136,7 @@ def test_energies_alone_per_atom_or_structure(folder: Path, capsys: pytest.Captu
         *SMALL,
     ]
     line += ["--measure", "mae", "--output", "s"]
-    assert main([*line, "--target", "1.0"]) == 0, capsys.readouterr().err
+    assert main([*line, "--reach", "1.0"]) == 0, capsys.readouterr().err
     found = json.loads(Path("s/analysis.json").read_text())
     assert list(found["tests"]["test"]) == ["energy"]
     assert [one["error"] for one in found["tests"]["test"]["energy"]["targets"]] == [1.0]

@@ -27,7 +27,7 @@ EXAMPLES = """examples:
   potential-curve data.xyz --models painn,schnet --engine process --workers 8
   potential-curve data.xyz --models painn --engine submitit --workers 20 --engine-option slurm_partition=gpu
   potential-curve molecules.xyz --targets dipole --set targets.dipole.unit=Debye --models painn,schnet
-  potential-curve --report --output data-curve --target 20
+  potential-curve --report --output data-curve --reach 20
 
 A fit that is done is not done again: the same command continues a study; more sizes, draws, seeds and models extend it.
 Fits say most when each has a subset of its own: --draws 10 --seeds 1 gives narrower intervals than --draws 2 --seeds 5.
@@ -115,7 +115,8 @@ def add_report(p: argparse.ArgumentParser) -> None:
     g = p.add_argument_group("report")
     g.add_argument("--report", action="store_true", help="only report what is done in --output")
     g.add_argument(
-        "--target",
+        "--reach",
+        metavar="ERROR",
         type=float,
         action="append",
         default=[],
@@ -255,10 +256,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         directory = directory_of(args)
         failed = {} if args.report else fit_all(args, directory)
-        from train.curve.report import Said, report
+        from train.curve.report import Asked, report
 
-        said = Said(args.target, args.measure, args.energy_per, args.block, args.published)
-        for line in report(directory, said):
+        asked = Asked(args.reach, args.measure, args.energy_per, args.block, args.published)
+        for line in report(directory, asked):
             print(line)
     except (ValueError, ImportError) as error:
         print(f"potential-curve: {error}", file=sys.stderr)

@@ -25,8 +25,8 @@ COLUMNS = ("model", "size", "draw", "seed", "test", "quantity", "unit", "rmse", 
 
 
 @dataclass(frozen=True)
-class Said:
-    """What is to be said of a study."""
+class Asked:
+    """What is asked of the finished fits."""
 
     goals: Sequence[float] = ()  # errors of the forces, or of the first quantity: how many frames they take
     measure: str = "rmse"  # or mae
@@ -35,7 +35,7 @@ class Said:
     published: str | None = None  # a file of errors from the literature
 
 
-def report(directory: Path, said: Said = Said()) -> list[str]:  # frozen
+def report(directory: Path, asked: Asked = Asked()) -> list[str]:  # frozen
     """Write what the finished fits of a study say; the lines to print.
 
     Raises:
@@ -45,7 +45,7 @@ def report(directory: Path, said: Said = Said()) -> list[str]:  # frozen
     from train.curve.picture import draw
 
     study = read_study(directory)
-    found, published, measure = gather(study, said), said.published, said.measure
+    found, published, measure = gather(study, asked), asked.published, asked.measure
     found["published"], other = (
         read_published(Path(published), study.tests, measure, found["units"]) if published else ([], 0)
     )
@@ -61,7 +61,7 @@ def report(directory: Path, said: Said = Said()) -> list[str]:  # frozen
     return [*summary(found), *told, "look at: " + ", ".join(str(directory / name) for name in files)]
 
 
-def gather(study: Study, said: Said) -> dict[str, Any]:
+def gather(study: Study, asked: Asked) -> dict[str, Any]:
     """Everything that the report is made of, as plain numbers and text.
 
     Raises:
@@ -73,18 +73,20 @@ def gather(study: Study, said: Said) -> dict[str, Any]:
         reasons = Ledger(study.directory).reasons()
         why = f"; the last one failed: {list(reasons.values())[-1].splitlines()[0]}" if reasons else ""
         raise ValueError(f"{study.directory}: no fit is done yet, nothing to report{why}")
-    units = units_of(study.targets, said.energy_per)
+    units = units_of(study.targets, asked.energy_per)
     known: dict[str, dict[str, Any]] = {}
     for test, path in study.tests.items():
-        n_atoms = sizes(read_frames(path, study.targets)) if said.energy_per == "structure" else None
+        n_atoms = sizes(read_frames(path, study.targets)) if asked.energy_per == "structure" else None
         for quantity in units:
             scaled = n_atoms if quantity == "energy" else None
-            errors = collect(study, jobs, test, (quantity, said.measure), said.block, scaled)
+            errors = collect(study, jobs, test, (quantity, asked.measure), asked.block, scaled)
             if errors is not None:
                 known.setdefault(test, {})[quantity] = errors
     analyses = {
         test: {
-            quantity: analyze(errors, said.goals if quantity == leading(of) else (), pool=study.fixed["pool"])
+            quantity: analyze(
+                errors, asked.goals if quantity == leading(of) else (), pool=study.fixed["pool"]
+            )
             | {"frames": len(errors.counts)}
             for quantity, errors in of.items()
         }
@@ -93,8 +95,8 @@ def gather(study: Study, said: Said) -> dict[str, Any]:
     return {
         "study": {k: getattr(study, k) for k in ("sizes", "draws", "seeds", "models", "fixed", "facts")},
         "units": units,
-        "measure": said.measure,
-        "block": said.block,
+        "measure": asked.measure,
+        "block": asked.block,
         "done": len(jobs),
         "of": len(study.jobs),
         "failed": {k: v for k, v in Ledger(study.directory).reasons().items() if k not in results},

@@ -20,7 +20,7 @@ from train.report.run_directory import (
     stress_pairs,
     symbols,
 )
-from train.target import MAGNITUDE
+from train.target import Target, title
 
 # Okabe and Ito's palette, told apart by the color-blind: training steps back, validation and tests stand out.
 TRAIN, VALID = "#8a8f98", "#0072b2"
@@ -53,8 +53,8 @@ def units(run: Run) -> dict[str, tuple[str, str, str]]:
 
 def in_words(run: Run, key: str) -> str:
     """What the values of a quantity are called: a vector of which only lengths are known is told as such."""
-    rows = run.summary.get("targets") or []
-    return f"{key} magnitude" if any((t["name"], t["irreps"]) == (key, MAGNITUDE) for t in rows) else key
+    irreps = {t["name"]: str(t["irreps"]) for t in run.summary.get("targets") or []}
+    return title(key, Target(irreps=irreps.get(key, "")))
 
 
 def set_colors(names: Sequence[str]) -> dict[str, str]:
