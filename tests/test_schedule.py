@@ -150,6 +150,18 @@ def test_patience_ends_the_first_stage_and_then_the_second(
         assert make_plan(improving, 4).done(run) == 1
 
 
+@pytest.mark.parametrize("clock", ["wall", "cpu"])
+def test_minutes_are_of_the_clock_asked_for(
+    clock: str, tmp_path: Path, frames: list[Frame], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one of the two that stands still would let the run go on forever."""
+    now = iter(range(1000))
+    clocks = {name: (lambda: 0.0) for name in ("wall", "cpu")} | {clock: lambda: float(next(now))}
+    monkeypatch.setattr(loop, "CLOCKS", clocks)
+    run, _ = trained(tmp_path / "run", frames, replace(FIT, minutes=0.5, clock=clock))
+    assert (run.step, run.seconds) == (30, 30.0)  # one look at the clock a step, a second each
+
+
 @pytest.mark.parametrize(("epochs", "ends"), [(4, "done"), (8, "early")])
 def test_a_run_whose_second_stage_came_early_can_be_made_longer(
     epochs: int, ends: str, tmp_path: Path, frames: list[Frame]

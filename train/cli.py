@@ -39,7 +39,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--folds", type=int, metavar="N", help="split for cross-validation: N parts, and ...")
     p.add_argument("--fold", type=int, metavar="K", help="... part number K, from 0, validates")
     add_start(p)
-    p.add_argument("--minutes", type=float, help="wall time to train for")
+    p.add_argument(
+        "--minutes", type=float, help="time to train for, of the clock on the wall (see fit.clock)"
+    )
     p.add_argument("--epochs", type=int, help="passes over the training frames, instead of --minutes")
     p.add_argument(
         "--preset", help="size of the network: tiny, small, medium or large (default: from the data)"

@@ -94,7 +94,12 @@ class Fit:
     epochs: int = option(
         0, "passes over the training frames; 0: from `minutes`, or chosen from the data", bounds="[0, inf)"
     )
-    minutes: float = option(0.0, "wall time of training; 0: from `epochs`", "min", bounds="[0, inf)")
+    minutes: float = option(0.0, "time of training by `clock`; 0: from `epochs`", "min", bounds="[0, inf)")
+    clock: str = option(
+        "wall",
+        "what the minutes are: wall time, or CPU time of the process, which other work on the machine does not shorten",
+        choices=("wall", "cpu"),
+    )
     batch_size: int = option(
         0, "structures per step; 0: from the data, or as batch_atoms and batch_edges allow", bounds="[0, inf)"
     )

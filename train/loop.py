@@ -28,6 +28,7 @@ from train.target import weights as target_weights
 
 VALIDATE_STEPS = 50  # validate at the first end of an epoch that is at least this many steps after the last
 SAVE_SECONDS = 10.0  # least time between two saves of the state
+CLOCKS = {"wall": time.monotonic, "cpu": time.process_time}  # s; of the minutes of a run
 
 
 @contextlib.contextmanager
@@ -127,7 +128,8 @@ def run_epochs(run: Run, task: Task) -> str:
     """
     plan, fit = task.plan, task.fit
     saved = begun = time.monotonic()
-    cpu = time.process_time()
+    clock, cpu = CLOCKS[fit.clock], time.process_time()
+    started = clock()
     before, run.planned, run.planned_seconds = run.seconds, plan.epochs, plan.seconds
     trunk = task.directory / "trunk.safetensors"
     with stop_signals() as stopping, feeding(task.train, fit.workers) as fetch:
@@ -155,7 +157,7 @@ def run_epochs(run: Run, task: Task) -> str:
                     begin_stage_two(run)
                 attempt(run, task, index, run.ranks.used(samples, len(batch)))
                 run.position += 1
-                run.seconds, stop = run.ranks.agree(before + time.monotonic() - begun, stopping())
+                run.seconds, stop = run.ranks.agree(before + clock() - started, stopping())
                 run.cpu_share = (time.process_time() - cpu) / (time.monotonic() - begun)
                 task.tell(run, None)
                 if stop and plan.done(run) < 1:
