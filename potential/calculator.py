@@ -16,9 +16,15 @@ from potential.checkpoint import check_device, load
 from potential.chunks import predict_in_chunks
 from potential.graph import Graph
 from potential.model import Potential, recast
-from potential.physics import stress
+from potential.physics import Prediction, stress
+from potential.recorded import Recorder, recordable
 from potential.targets import TENSOR, TargetFacts
 from potential.verlet import VerletList, follow
+
+CHUNKS = {"cpu": 256, "cuda": 4096}  # atoms at a time
+RECORDED = (
+    512  # atoms; of larger structures a GPU needs longer for edges in the skin than for launching kernels
+)
 
 
 class EquivCalculator(Calculator):  # type: ignore[misc]
@@ -35,10 +41,11 @@ class EquivCalculator(Calculator):  # type: ignore[misc]
         device: torch device; default: where the model is (CPU for a file).
         dtype: "float32" or "float64"; default: the model's own.
         skin: Å. Neighbors are searched this much beyond the cutoff and kept until atoms or cell have moved so far
-            that one could be missing. Results are the same in every bit; `n_searches` counts the searches.
-            0.5 suits dynamics and relaxation; 0 searches every time, as single structures need it.
-        chunk: atoms evaluated at a time. Larger structures are taken in chunks, so that little
-            memory is held per atom (tens of KiB); energies and forces are those of the whole to rounding.
+            that one could be missing. Results are the same in every bit on a CPU; `n_searches` counts the searches.
+            0.5 suits dynamics and relaxation; 0 searches every time, as single structures need it. On a GPU the
+            kernels of structures of up to RECORDED atoms are then recorded once and replayed (potential/recorded.py).
+        chunk: atoms evaluated at a time (default: 256, on a GPU 4096). Larger structures are taken in chunks, so that
+            little memory is held per atom (tens of KiB); energies and forces are those of the whole to rounding.
 
     Raises:
         ValueError: elements the potential does not know, non-finite positions, atoms in the same place,
@@ -55,7 +62,7 @@ class EquivCalculator(Calculator):  # type: ignore[misc]
         device: torch.device | str | None = None,
         dtype: str | None = None,
         skin: float = 0.0,
-        chunk: int = 256,
+        chunk: int | None = None,
     ):
         super().__init__()
         if dtype not in (None, "float32", "float64"):
@@ -70,7 +77,7 @@ class EquivCalculator(Calculator):  # type: ignore[misc]
             raise ValueError(
                 f"skin is {skin!r}; it must be a length in Å, 0 for a neighbor search at every call"
             )
-        if type(chunk) is not int or chunk < 1:
+        if chunk is not None and (type(chunk) is not int or chunk < 1):
             raise ValueError(f"chunk is {chunk!r}; it must be a number of atoms, 1 or more")
         check_device(device or "cpu")
         precision: torch.dtype | None = getattr(torch, dtype) if dtype else None
@@ -87,9 +94,17 @@ class EquivCalculator(Calculator):  # type: ignore[misc]
         facts = potential.statistics
         energy = type(self).implemented_properties if facts.has_energy else []
         self.implemented_properties = [*energy, *(target.name for target in facts.targets)]
-        self.skin, self.chunk = float(skin), chunk
-        self.n_searches = 0
+        self.device = potential.species_of.device
+        self.skin, self.chunk = float(skin), chunk or CHUNKS.get(self.device.type, CHUNKS["cpu"])
+        self._n_searches = 0
         self._known: VerletList | None = None
+        records = self.skin > 0 and self.device.type == "cuda" and recordable(potential)
+        self._recorder = Recorder(self.potential, self.skin) if records else None
+
+    @property
+    def n_searches(self) -> int:
+        """Neighbor searches so far."""
+        return self._n_searches + (self._recorder.n_searches if self._recorder else 0)
 
     def calculate(
         self,
@@ -109,9 +124,7 @@ class EquivCalculator(Calculator):  # type: ignore[misc]
 
     def _evaluate(self, properties: list[str]) -> dict[str, Any]:
         potential = self.potential
-        graph = self._graph()
-        potential.check(graph.atomic_numbers)
-        prediction = predict_in_chunks(potential, graph, self.chunk)
+        prediction = self._predict()
         results: dict[str, Any] = {
             target.name: shaped(target, prediction.targets[target.name].cpu().numpy())
             for target in potential.statistics.targets
@@ -124,18 +137,25 @@ class EquivCalculator(Calculator):  # type: ignore[misc]
             "energies": prediction.node_energy.cpu().numpy(),
             "forces": prediction.forces.cpu().numpy(),
         }
-        if "stress" in properties or bool(graph.pbc.all()):
-            full = stress(prediction.virial, graph.cell, graph.pbc)[0]
-            results["stress"] = full_3x3_to_voigt_6_stress(full.cpu().numpy())
+        cell, pbc = self.atoms.cell.array.copy(), np.array(self.atoms.pbc, dtype=bool)
+        if "stress" in properties or pbc.all():
+            full = stress(prediction.virial.cpu(), torch.from_numpy(cell)[None], torch.from_numpy(pbc)[None])
+            results["stress"] = full_3x3_to_voigt_6_stress(full[0].numpy())
         return results
 
+    def _predict(self) -> Prediction:
+        if self._recorder and len(self.atoms) <= RECORDED:
+            return self._recorder.predict(self.atoms)
+        graph = self._graph()
+        self.potential.check(graph.atomic_numbers)
+        return predict_in_chunks(self.potential, graph, self.chunk)
+
     def _graph(self) -> Graph:
-        device = next(self.potential.parameters()).device
         graph, known = follow(self._known, self.atoms, self.potential.cutoff, self.skin)
         if known is not self._known:
-            self._known = replace(known, wide=known.wide.to(device)) if self.skin else None
-            self.n_searches += 1
-        return graph.to(device)
+            self._known = replace(known, wide=known.wide.to(self.device)) if self.skin else None
+            self._n_searches += 1
+        return graph.to(self.device)
 
 
 def shaped(target: TargetFacts, values: Any) -> Any:

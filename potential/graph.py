@@ -190,6 +190,14 @@ def collate(graphs: Sequence[Graph]) -> Graph:
     return Graph(**{name: torch.cat(tensors) for name, tensors in parts.items()})
 
 
+def slots(center: Tensor, n_atoms: int, n_slots: int = 0) -> tuple[Tensor, int]:
+    """Where each edge (n_edges,) stands in a table of `n_slots` edges per atom, by default as many as the most have."""
+    degree = torch.bincount(center, minlength=n_atoms)
+    n_slots = n_slots or max(int(degree.max()), 1)
+    first = torch.cumsum(degree, 0) - degree
+    return torch.arange(len(center), device=center.device) - first[center] + center * n_slots, n_slots
+
+
 def pad(
     vectors: Tensor, center: Tensor, neighbor: Tensor, n_atoms: int, cutoff: float
 ) -> tuple[Tensor, Tensor]:
@@ -197,10 +205,7 @@ def pad(
 
     Empty slots hold a vector beyond the cutoff, where the envelope and its derivatives vanish.
     """
-    degree = torch.bincount(center, minlength=n_atoms)
-    n_slots = max(int(degree.max()), 1)
-    first = torch.cumsum(degree, 0) - degree
-    slot = torch.arange(len(center), device=center.device) - first[center] + center * n_slots
+    slot, n_slots = slots(center, n_atoms)
     beyond = vectors.new_tensor([2 * cutoff, 0.0, 0.0]).expand(n_atoms * n_slots, 3)
     table = neighbor.new_zeros(n_atoms * n_slots).index_copy(0, slot, neighbor)
     return beyond.index_copy(0, slot, vectors).view(n_atoms, n_slots, 3), table

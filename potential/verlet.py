@@ -47,8 +47,32 @@ def follow(known: VerletList | None, atoms: Atoms, cutoff: float, skin: float) -
     return within(present, cutoff), known
 
 
+@dataclass(frozen=True)
+class Motion:
+    """Where atoms are that were at `known.wide.positions`, on the device of these."""
+
+    positions: Tensor  # (n_atoms, 3) Å, as given
+    crossings: Tensor  # (n_atoms, 3) lattice vectors by which an atom was wrapped since, integer, as float64
+    cell: Tensor  # (3, 3) Å
+
+
 def moved(known: VerletList, atoms: Atoms, cutoff: float) -> Graph | None:
-    """The wide graph at the present positions, or None when an edge shorter than the cutoff may be missing.
+    """The wide graph at the present positions, or None when an edge shorter than the cutoff may be missing."""
+    motion, wide = motion_since(known, atoms, cutoff), known.wide
+    if motion is None:
+        return None
+    crossings = motion.crossings
+    return replace(
+        wide,
+        positions=motion.positions,
+        atomic_numbers=torch.from_numpy(atoms.numbers.astype(np.int64)).to(wide.positions.device),
+        cell=motion.cell[None],
+        image=wide.image + crossings.index_select(0, wide.center) - crossings.index_select(0, wide.neighbor),
+    )
+
+
+def motion_since(known: VerletList, atoms: Atoms, cutoff: float) -> Motion | None:
+    """Where the atoms of a list are now, or None when an edge shorter than the cutoff may be missing in it.
 
     Let p, h be the positions and lattice vectors of the list and p', h' those of `atoms`. Take any matrix F with
     h F = h' and any integers n_i, and let d_i be the rest:
@@ -81,13 +105,7 @@ def moved(known: VerletList, atoms: Atoms, cutoff: float) -> Graph | None:
     farthest = torch.linalg.vector_norm(steps - steps.mean(dim=0), dim=1).topk(min(2, len(steps))).values
     if not cutoff + farthest.sum().item() <= _smallest(deformation) * known.reach:
         return None
-    return replace(
-        wide,
-        positions=positions,
-        atomic_numbers=torch.from_numpy(atoms.numbers.astype(np.int64)).to(device),
-        cell=cell[None].to(device),
-        image=wide.image + crossings.index_select(0, wide.center) - crossings.index_select(0, wide.neighbor),
-    )
+    return Motion(positions, crossings, cell.to(device))
 
 
 def _inverse(cell: Tensor, pbc: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from potential.analysis.cli import main, parser
 from potential.analysis.contestants import Contestant, environment, parse_calculator
 from potential.analysis.split import PARTS
 from potential.analysis.systems import build_system, elements_of, relabel, standard
-from potential.analysis.worker import dynamics, structures_of, together
+from potential.analysis.tasks import dynamics, structures_of, together
 from potential.graph import from_atoms
 from potential.model import configuration
 from train.contestant import factory
@@ -280,9 +280,10 @@ def test_another_python_does_not_see_our_paths(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_worker_needs_only_the_standard_library_and_ase() -> None:
-    tree = ast.parse((ROOT / "potential/analysis/worker.py").read_text(encoding="utf-8"))
-    names = [a.name for node in ast.walk(tree) if isinstance(node, ast.Import) for a in node.names]
-    names += [str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    files = [ROOT / "potential/analysis" / name for name in ("worker.py", "tasks.py")]
+    nodes = [node for path in files for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
+    names = [a.name for node in nodes if isinstance(node, ast.Import) for a in node.names]
+    names += [str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)]
     roots = {name.split(".")[0] for name in names}
     assert roots - set(sys.stdlib_module_names) == {"ase", "numpy"}  # numpy comes with ase
 

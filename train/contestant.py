@@ -34,6 +34,7 @@ def factory(
     preset: str = "small",
     model: str = "",
     skin: float = 0.0,
+    device: str = "cpu",
 ) -> EquivCalculator:
     """The calculator of a saved model, or of an untrained one of a preset: small, or painn-small of another network.
 
@@ -41,7 +42,7 @@ def factory(
         ValueError: an unknown network or preset, or no model in the file.
     """
     if model:
-        return EquivCalculator(model, dtype=dtype, skin=skin)
+        return EquivCalculator(model, device, dtype, skin)
     network, _, size = preset.rpartition("-")
     if size not in PRESETS:
         raise ValueError(
@@ -52,7 +53,7 @@ def factory(
     config = {"network": network, **presets(network)[size], "cutoff": cutoff}
     facts = Statistics(tuple(elements), (0.0,) * len(elements), 1.0, MEAN_NEIGHBORS)
     precision: torch.dtype = getattr(torch, dtype)
-    return EquivCalculator(build(config, facts, dtype=precision), skin=skin)
+    return EquivCalculator(build(config, facts, dtype=precision), device, skin=skin)
 
 
 def about(calculator: EquivCalculator) -> dict[str, Any]:
@@ -73,7 +74,7 @@ def edges(calculator: EquivCalculator, structures: Sequence[Atoms]) -> int:
 
 def evaluation(calculator: EquivCalculator, structures: Sequence[Atoms]) -> Callable[[], Prediction]:
     """Energy and forces of one batch whose neighbors are known."""
-    graph = batch(calculator, structures)
+    graph = batch(calculator, structures).to(calculator.device)
     return lambda: predict_in_chunks(calculator.potential, graph, calculator.chunk)
 
 
@@ -86,7 +87,7 @@ def training(calculator: EquivCalculator, structures: Sequence[Atoms]) -> Callab
         unknown = torch.full((1, 3, 3), torch.nan, dtype=torch.float64)
         labels = Targets(torch.zeros(1, dtype=torch.float64), forces, unknown)
         samples.append(Sample(from_atoms(atoms, potential.cutoff), labels))
-    fit = Fit()
+    fit = Fit(device=str(calculator.device))
     run = start(potential, fit)
     return lambda: train_step(run, samples, fit, 1e-6)
 

@@ -20,7 +20,9 @@ PACKAGES = ("mace-torch", "e3nn")
 MEAN_NEIGHBORS = 20.0  # scales features, not time
 
 
-def factory(elements: Sequence[str], dtype: str = "float32", cutoff: float = 5.0) -> MACECalculator:
+def factory(
+    elements: Sequence[str], dtype: str = "float32", cutoff: float = 5.0, device: str = "cpu"
+) -> MACECalculator:
     """The ASE calculator of an untrained model."""
     torch.set_default_dtype(getattr(torch, dtype))
     torch.manual_seed(0)
@@ -45,7 +47,17 @@ def factory(elements: Sequence[str], dtype: str = "float32", cutoff: float = 5.0
         atomic_inter_scale=1.0,
         atomic_inter_shift=0.0,
     )
-    return MACECalculator(models=[model], device="cpu", default_dtype=dtype)
+    return MACECalculator(models=[model.to(device)], device=device, default_dtype=dtype)
+
+
+def with_cuequivariance(
+    elements: Sequence[str], dtype: str = "float32", cutoff: float = 5.0, device: str = "cuda"
+) -> MACECalculator:
+    """The same with NVIDIA's kernels; needs cuequivariance-torch and cuequivariance-ops-torch-cu12 or -cu13."""
+    from mace.cli.convert_e3nn_cueq import run
+
+    plain = factory(elements, dtype, cutoff, device).models[0]
+    return MACECalculator(models=[run(plain, device=device)], device=device, default_dtype=dtype)
 
 
 def about(calculator: MACECalculator) -> dict[str, Any]:
@@ -74,7 +86,7 @@ def edges(calculator: MACECalculator, structures: Sequence[Atoms]) -> int:
 
 def evaluation(calculator: MACECalculator, structures: Sequence[Atoms]) -> Callable[[], Any]:
     """Energy and forces of one batch whose neighbors are known."""
-    model, inputs = calculator.models[0], batch(calculator, structures).to_dict()
+    model, inputs = calculator.models[0], batch(calculator, structures).to(calculator.device).to_dict()
     return lambda: model(inputs, training=False, compute_force=True)
 
 
@@ -85,7 +97,7 @@ def training(calculator: MACECalculator, structures: Sequence[Atoms]) -> Callabl
     from torch_ema import ExponentialMovingAverage
 
     model = deepcopy(calculator.models[0]).train().requires_grad_(True)
-    labelled = batch(calculator, structures)
+    labelled = batch(calculator, structures).to(calculator.device)
     inputs = labelled.to_dict()
     loss_of = modules.WeightedEnergyForcesLoss(energy_weight=1.0, forces_weight=100.0)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-6, amsgrad=True, weight_decay=5e-7)

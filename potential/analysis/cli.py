@@ -108,6 +108,9 @@ def _add_measurement(p: argparse.ArgumentParser, cores: int) -> None:
         help="of calculators that can keep their neighbors (default: 0)",
     )
     p.add_argument(
+        "--device", default="cpu", help="of calculators that can be told: cpu (default), cuda, cuda:1"
+    )
+    p.add_argument(
         "--rounds", type=int, default=15, metavar="N", help="turns of every contestant (default: 15)"
     )
     p.add_argument(
@@ -152,7 +155,7 @@ def systems(args: argparse.Namespace) -> list[System]:
 
 
 def settings(args: argparse.Namespace) -> Settings:
-    """The arguments, checked.
+    """The arguments, checked; a device is checked by whoever is to use it.
 
     Raises:
         ValueError: naming the option, what it was and what it may be.
@@ -181,6 +184,7 @@ def settings(args: argparse.Namespace) -> Settings:
         threads=args.threads,
         cutoff=args.cutoff,
         skin=args.skin,
+        device=args.device,
         rounds=args.rounds,
         seconds=args.seconds,
     )

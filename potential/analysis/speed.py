@@ -36,6 +36,7 @@ class Settings:
     threads: Sequence[int] = (1,)
     cutoff: float = 5.0  # Å, for contestants that are free to choose
     skin: float = 0.0  # Å, for contestants that can keep their neighbors
+    device: str = "cpu"  # for contestants that can be told
     rounds: int = 15
     seconds: float = 30.0  # after which no new round begins
     limit: float = math.inf  # s for each answer of a contestant
@@ -79,11 +80,13 @@ def measure(contestants: Sequence[Contestant], settings: Settings) -> Iterator[L
     systems = sorted(settings.systems, key=lambda system: system.n_atoms)
     for dtype in settings.dtypes:
         for threads in settings.threads:
+            asked = {"threads": threads, "asked_dtype": dtype, "asked_device": settings.device}
             options = {
                 "dtype": dtype,
                 "elements": elements_of(systems),
                 "cutoff": settings.cutoff,
                 "skin": settings.skin,
+                "device": settings.device,
             }
             with running(contestants, threads, options, settings.limit) as workers:
                 # One task after the other, from small to large: memory peaks of a task then follow the system.
@@ -91,7 +94,7 @@ def measure(contestants: Sequence[Contestant], settings: Settings) -> Iterator[L
                     for system in systems:
                         if task != "training" or system.n_atoms <= TRAINING_ATOMS:
                             for line in compare(workers, task, system, settings):
-                                yield {**run, "threads": threads, "asked_dtype": dtype, **line}
+                                yield {**run, **asked, **line}
 
 
 def compare(workers: Sequence[Running], task: str, system: System, settings: Settings) -> list[Line]:
@@ -138,6 +141,7 @@ def _describe(one: Running, task: str, system: System) -> Line:
         "structures": len(system.structures),
         "atoms": system.n_atoms,
         "dtype": facts["dtype"],
+        "device": facts["device"],
         "load": os.getloadavg()[0],
         **facts["about"],
         "versions": facts["versions"],
@@ -191,5 +195,5 @@ def spread(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def best(line: Line) -> str:
-    """The clock that a line is judged by: CPU time on one pinned thread, wall time on several."""
-    return "cpu" if line["threads"] == 1 else "wall"
+    """The clock that a line is judged by: CPU time on one pinned thread, wall time on several and on a GPU."""
+    return "cpu" if line["threads"] == 1 and line.get("asked_device", "cpu") == "cpu" else "wall"

@@ -58,7 +58,11 @@ def table(lines: Sequence[Line]) -> str:
         groups.setdefault((line["task"], line["threads"], line["asked_dtype"]), []).append(line)
     blocks = []
     for (task, threads, dtype), group in groups.items():
-        clock = "CPU time on one pinned thread" if threads == 1 else f"wall time on {threads} threads"
+        used = dict.fromkeys(line.get("device", "cpu") for line in group)
+        clock = (
+            "CPU time on one pinned thread" if best(group[0]) == "cpu" else f"wall time on {threads} threads"
+        )
+        clock += "" if set(used) == {"cpu"} else f" and {', '.join(used)}; peak of the GPU's memory"
         blocks.append(f"{TITLES[task]}: {dtype}, {clock}\n\n{grid(COLUMNS, [_row(line) for line in group])}")
     parts = [line for line in lines if "split" in line]
     if parts:
@@ -82,7 +86,7 @@ def _row(line: Line) -> list[str]:
         number(line[f"{kind}_ms"]),
         _interval(line[f"{kind}_quartiles"]),
         number(1e3 * line[f"{kind}_ms"] / line["atoms"]),
-        number(line["peak_mib"]),
+        number(line.get("gpu_mib", line["peak_mib"])),
     ]
     if "reference" not in line:
         return [*start, *shown, "1", ""]
@@ -124,8 +128,10 @@ def _rounded(value: Any) -> Any:
 def latest(path: Path) -> list[Line]:
     """The last measurement of each kind that a file of JSON lines holds."""
     lines = [json.loads(text) for text in path.read_text(encoding="utf-8").splitlines()]
-    keys = ("contestant", "task", "system", "dtype", "threads")
-    return list({tuple(line[key] for key in keys): line for line in lines if "error" not in line}.values())
+    keys = ("contestant", "task", "system", "dtype", "threads", "device")
+    return list(
+        {tuple(line.get(key) for key in keys): line for line in lines if "error" not in line}.values()
+    )
 
 
 def draw(lines: Sequence[Line], path: Path) -> None:

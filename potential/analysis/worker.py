@@ -1,6 +1,7 @@
 """One contestant of potential-bench in a process of its own: reads orders as JSON lines, answers each with one line.
 
-A script that needs only Python >= 3.9, ase and the calculator, so that the Python of another environment can run it.
+A script that needs only tasks.py beside it, Python >= 3.9, ase and the calculator, so that the Python of another
+environment can run it.
 What a contestant is, and what an adapter may add to it, stands in this folder's README.md.
 """
 
@@ -24,7 +25,6 @@ import time
 import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -33,10 +33,6 @@ TASKS = ("forces", "dynamics", "evaluation", "training")
 ANY_CALCULATOR = TASKS[:2]  # tasks that need no adapter
 WARM_UP = 3  # calls before the clock runs; a call longer than PATIENCE is warm after one
 PATIENCE = 5.0  # s
-GAP = 15.0  # Å between molecules evaluated together
-DISPLACEMENT = 0.01  # Å; atoms move between calls, as in dynamics, so that no calculator answers from memory
-TEMPERATURE = 300.0  # K, at the start of dynamics
-TIME_STEP = 1.0  # fs
 
 
 @dataclass
@@ -49,12 +45,28 @@ class Stage:
     period: int = 1  # calls that belong together
     seconds: float = 0.0  # of the last call
     base_mib: float = 0.0  # in memory before the task
+    gpu: Any = None  # torch.cuda where a GPU computes
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
     """`; did you mean 'EMT'?`, or nothing."""
     close = difflib.get_close_matches(word, list(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def module_at(path: Path) -> ModuleType:
+    """The module in a file, under a name of its own: an adapter called mace.py must not hide the package mace."""
+    spec = importlib.util.spec_from_file_location(f"contestant_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+tasks: Any = module_at(
+    Path(__file__).with_name("tasks.py")
+)  # by its path: no package in a Python that is not ours
 
 
 def load_factory(text: str) -> tuple[ModuleType, Callable[..., Any]]:
@@ -68,12 +80,7 @@ def load_factory(text: str) -> tuple[ModuleType, Callable[..., Any]]:
         path = Path(source)
         if not path.is_file():
             raise ValueError(f"{source}: there is no such file; give the path of an adapter")
-        # A name of its own: an adapter called mace.py must not hide the package mace.
-        spec = importlib.util.spec_from_file_location(f"contestant_{path.stem}", path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        module = module_at(path)
     else:
         try:
             module = importlib.import_module(source)
@@ -94,6 +101,8 @@ def make(stage: Stage, calculator: str, options: dict[str, Any], own: dict[str, 
     stage.module, factory = load_factory(calculator)
     named = inspect.signature(factory).parameters
     given = {key: value for key, value in options.items() if key in named and value is not None} | own
+    if str(given.get("device", "cpu")).startswith("cuda"):
+        stage.gpu = importlib.import_module("torch").cuda
     stage.calculator = factory(**given)
     more = vars(stage.module)
     about = more["about"](stage.calculator) if "about" in more else {}
@@ -102,93 +111,20 @@ def make(stage: Stage, calculator: str, options: dict[str, Any], own: dict[str, 
     for package in packages:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
-    tasks = [*ANY_CALCULATOR, *(task for task in TASKS if task in more and task not in ANY_CALCULATOR)]
-    facts = {"tasks": tasks, "split": "split" in more, "dtype": given.get("dtype", "own")}
-    return {**facts, "versions": versions, "about": about}
-
-
-def structures_of(described: list[dict[str, Any]]) -> list[Any]:
-    """ase.Atoms of their description in JSON."""
-    from ase import Atoms
-
-    return [Atoms(**one) for one in described]
-
-
-def together(structures: list[Any]) -> list[Any]:
-    """Molecules in one Atoms object, too far apart to meet; periodic structures as they are.
-
-    They stand on a grid in a periodic box: some codes pay dearly for a neighbor list without a cell.
-    """
-    if len(structures) == 1 or any(atoms.pbc.any() for atoms in structures):
-        return structures
-    side = math.ceil(len(structures) ** (1 / 3) - 1e-9)
-    spacing = max(float(max(atoms.positions.max(0) - atoms.positions.min(0))) for atoms in structures) + GAP
-    joined = None
-    for k, atoms in enumerate(structures):
-        other = atoms.copy()
-        corner = [spacing * (k // side**axis % side) for axis in range(3)]
-        other.positions += corner - other.positions.min(0)
-        joined = other if joined is None else joined + other
-    assert joined is not None
-    joined.set_cell([side * spacing] * 3)
-    joined.pbc = True
-    return [joined]
-
-
-def dynamics(calculator: Any, structures: list[Any]) -> Callable[[], Any]:
-    """A step of velocity Verlet in ASE, begun at 300 K."""
-    import numpy as np
-    from ase import units
-    from ase.md.verlet import VelocityVerlet
-
-    runs = []
-    for atoms in together(structures):
-        atoms.calc = calculator
-        spread = np.sqrt(units.kB * TEMPERATURE * atoms.get_masses())[:, None]
-        atoms.set_momenta(spread * np.random.default_rng(0).normal(size=(len(atoms), 3)))
-        runs.append(VelocityVerlet(atoms, timestep=TIME_STEP * units.fs))
-
-    def call() -> None:
-        for run in runs:
-            run.run(1)
-            if not np.isfinite(run.atoms.get_velocities()).all():
-                raise ValueError("the atoms flew apart; give a trained model")
-
-    return call
-
-
-def forces(calculator: Any, structures: list[Any]) -> Callable[[], Any]:
-    """Forces as molecular dynamics asks for them: once, after the atoms have moved a little. The energy is not asked
-    for apart: nobody gains who knows it anyway, nobody loses who would compute everything again for it."""
-    import numpy as np
-
-    random = np.random.default_rng(0)
-    systems = []
-    for atoms in together(structures):
-        atoms.calc = calculator
-        systems.append((atoms, atoms.positions.copy(), DISPLACEMENT * random.normal(size=(len(atoms), 3))))
-    sign = 1.0
-
-    def call() -> None:
-        nonlocal sign
-        sign = -sign
-        for atoms, positions, displacement in systems:
-            atoms.positions = positions + sign * displacement
-            forces = atoms.get_forces()
-            if not np.isfinite(forces).all():
-                raise ValueError("the forces are not finite")
-
-    return call
+    able = [*ANY_CALCULATOR, *(task for task in TASKS if task in more and task not in ANY_CALCULATOR)]
+    facts = {"tasks": able, "split": "split" in more and not stage.gpu, "dtype": given.get("dtype", "own")}
+    device = stage.gpu.get_device_name() if stage.gpu else "cpu"
+    return {**facts, "device": device, "versions": versions, "about": about}
 
 
 def prepare(stage: Stage, task: str, structures: list[dict[str, Any]]) -> dict[str, Any]:
     """Set the task up and run it until it is warm."""
     stage.call = None
-    forget_peak()
+    forget_peak(stage.gpu)
     stage.base_mib = memory("VmRSS")
-    atoms, more = structures_of(structures), vars(stage.module)
+    atoms, more = tasks.structures_of(structures), vars(stage.module)
     edges = more["edges"](stage.calculator, atoms) if "edges" in more else None
-    stage.call = {**more, "forces": forces, "dynamics": dynamics}[task](stage.calculator, atoms)
+    stage.call = {**more, "forces": tasks.forces, "dynamics": tasks.dynamics}[task](stage.calculator, atoms)
     stage.period = more.get("PERIODS", {}).get(task, 1)
     for _ in range(WARM_UP):
         begun = time.perf_counter()
@@ -203,9 +139,12 @@ def clock(stage: Stage, seconds: float) -> dict[str, float]:
     """Mean times of one call in ms: CPU time of the process and wall time, over at least `seconds`."""
     assert stage.call is not None
     n = stage.period * max(1, math.ceil(seconds / max(stage.seconds * stage.period, 1e-6)))
+    wait = stage.gpu.synchronize if stage.gpu else int  # what a GPU was told to do takes time after the call
+    wait()
     cpu, wall = time.process_time(), time.perf_counter()
     for _ in range(n):
         stage.call()
+    wait()
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
     stage.seconds = wall / n
     return {"cpu_ms": 1e3 * cpu / n, "wall_ms": 1e3 * wall / n}
@@ -213,7 +152,11 @@ def clock(stage: Stage, seconds: float) -> dict[str, float]:
 
 def split(stage: Stage, structures: list[dict[str, Any]]) -> dict[str, Any]:
     """Where the time of energy and forces goes, in ms, as the adapter measures it."""
-    return {"split": vars(stage.module)["split"](stage.calculator, together(structures_of(structures)))}
+    return {
+        "split": vars(stage.module)["split"](
+            stage.calculator, tasks.together(tasks.structures_of(structures))
+        )
+    }
 
 
 def memory(name: str) -> float:
@@ -227,8 +170,17 @@ def memory(name: str) -> float:
     return int(found[1]) / 1024 if found else math.nan
 
 
-def forget_peak() -> None:
-    """Hand freed memory back and let the kernel count the peak from here, where it can."""
+def peak(stage: Stage) -> dict[str, float]:
+    """Memory in MiB before the task and at most; of a GPU, the largest sum of its tensors, the model included."""
+    found = {"base_mib": stage.base_mib, "peak_mib": memory("VmHWM")}
+    return {**found, "gpu_mib": stage.gpu.max_memory_allocated() / 2**20} if stage.gpu else found
+
+
+def forget_peak(gpu: Any = None) -> None:
+    """Hand freed memory back and let the kernel, and torch.cuda, count the peak from here, where they can."""
+    if gpu:
+        gpu.empty_cache()
+        gpu.reset_peak_memory_stats()
     with contextlib.suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
@@ -242,37 +194,14 @@ def pin(threads: int) -> None:
 
 
 def evaluate(stage: Stage, structure: dict[str, Any], properties: list[str]) -> dict[str, Any]:
-    """Energy (eV), forces (eV/Å), stress (Voigt, eV/Å^3) of one structure; None for what the calculator lacks.
-    The energy is the one whose slope the forces are, where it has two. `reasons`: why a property failed."""
-    import numpy as np
-    from ase.calculators.calculator import PropertyNotImplementedError
-
-    (atoms,) = structures_of([structure])
-    atoms.calc = stage.calculator
-    getters = {"energy": [atoms.get_potential_energy], "forces": [atoms.get_forces],
-               "stress": [atoms.get_stress]}  # fmt: skip
-    if "free_energy" in getattr(stage.calculator, "implemented_properties", ()):
-        getters["energy"].insert(0, partial(atoms.get_potential_energy, force_consistent=True))
-    found: dict[str, Any] = {}
-    errors: dict[str, Exception] = {}
-    for name in properties:
-        for get in getters[name]:
-            try:
-                found[name] = np.asarray(get(), dtype=float).tolist()
-                break
-            except PropertyNotImplementedError:
-                found[name] = None
-            except Exception as error:
-                errors[name] = error
-    if errors and all(value is None for value in found.values()):
-        raise next(iter(errors.values()))
-    reasons = {k: f"{type(e).__name__}: {e}" for k, e in errors.items() if found.get(k) is None}
-    return {**found, "reasons": reasons}
+    """Energy, forces, stress of one structure."""
+    answer: dict[str, Any] = tasks.evaluate(stage.calculator, structure, properties)
+    return answer
 
 
 ORDERS: dict[str, Callable[..., dict[str, Any]]] = {
     "make": make, "prepare": prepare, "clock": clock, "split": split, "evaluate": evaluate,
-    "memory": lambda stage: {"base_mib": stage.base_mib, "peak_mib": memory("VmHWM")},
+    "memory": peak,
 }  # fmt: skip
 
 

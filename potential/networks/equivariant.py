@@ -279,7 +279,10 @@ class Equivariant(nn.Module):
         return [self.identity[species].unsqueeze(0)]
 
     def forward(self, vectors: Tensor, species: Tensor, center: Tensor, neighbor: Tensor) -> Tensor:
-        padded, slots = pad(vectors, center, neighbor, len(species), self.config.cutoff)
+        return self.of_table(*pad(vectors, center, neighbor, len(species), self.config.cutoff), species)
+
+    def of_table(self, padded: Tensor, slots: Tensor, species: Tensor) -> Tensor:
+        """The same from a table of edges, as `pad` makes it."""
         basis = self.edge_basis(padded)
         features = self.start(species)
         scalars = []
