@@ -17,7 +17,8 @@ from potential.chunks import predict_in_chunks
 from potential.graph import Graph
 from potential.model import Potential, recast
 from potential.physics import Prediction, stress
-from potential.recorded import Recorder, recordable
+from potential.recorded import Recorder
+from potential.table import fits_a_table
 from potential.targets import TENSOR, TargetFacts
 from potential.verlet import VerletList, follow
 
@@ -98,7 +99,7 @@ class EquivCalculator(Calculator):  # type: ignore[misc]
         self.skin, self.chunk = float(skin), chunk or CHUNKS.get(self.device.type, CHUNKS["cpu"])
         self._n_searches = 0
         self._known: VerletList | None = None
-        records = self.skin > 0 and self.device.type == "cuda" and recordable(potential)
+        records = self.skin > 0 and self.device.type == "cuda" and fits_a_table(potential)
         self._recorder = Recorder(self.potential, self.skin) if records else None
 
     @property

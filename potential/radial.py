@@ -33,6 +33,5 @@ def envelope(lengths: Tensor, cutoff: float, power: int = 5) -> Tensor:
     x = lengths / cutoff
     inside = x < 1
     safe = torch.where(inside, x, torch.ones_like(x))
-    xp = safe**power
-    value = 1 - xp * ((p + 1) * (p + 2) / 2 - safe * (p * (p + 2) - safe * (p * (p + 1) / 2)))
+    value = 1 - safe**power * ((p + 1) * (p + 2) / 2 - safe * (p * (p + 2) - safe * (p * (p + 1) / 2)))
     return torch.where(inside, value, torch.zeros_like(x))

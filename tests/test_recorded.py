@@ -9,7 +9,8 @@ from ase import Atoms
 from ase.build import bulk, molecule
 
 from potential import Potential, Statistics, build, from_atoms, predict
-from potential.recorded import Recorder, recordable
+from potential.recorded import Recorder
+from potential.table import fits_a_table
 from potential.targets import TargetFacts
 
 CONFIG = {"channels": 6, "message_channels": 4, "vector_channels": 3, "cutoff": 3.5}
@@ -103,6 +104,6 @@ def test_mistakes_are_refused_and_forgotten(device: str) -> None:
 def test_what_can_be_recorded() -> None:
     dipole = TargetFacts("dipole", "1o", "structure", "e Ang", (1.0,), ((),) * 4)
     both = Statistics(STATISTICS.elements, STATISTICS.e0, 0.3, 9.0, targets=(dipole,))
-    assert recordable(model("cpu"))
-    assert not recordable(build({"network": "painn", "cutoff": 3.5}, STATISTICS))
-    assert not recordable(build({**CONFIG, "lmax_out": 1}, both))
+    assert fits_a_table(model("cpu"))
+    assert not fits_a_table(build({"network": "painn", "cutoff": 3.5}, STATISTICS))
+    assert not fits_a_table(build({**CONFIG, "lmax_out": 1}, both))

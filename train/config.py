@@ -215,6 +215,10 @@ class Fit:
         "forces and virials are float64 in any case, so mixed is another name of float32",
         choices=("float32", "float64", "mixed"),
     )
+    record: bool = option(
+        True,
+        "a GPU records the kernels of small batches and replays them, which saves launching them one by one",
+    )
     tf32: bool = option(False, "training steps on a GPU multiply float32 matrices in TensorFloat-32")
 
 

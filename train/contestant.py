@@ -32,17 +32,14 @@ def factory(
     dtype: str,
     cutoff: float,
     preset: str = "small",
-    model: str = "",
     skin: float = 0.0,
     device: str = "cpu",
 ) -> EquivCalculator:
-    """The calculator of a saved model, or of an untrained one of a preset: small, or painn-small of another network.
+    """The calculator of an untrained model of a preset: small, or painn-small of another network.
 
     Raises:
-        ValueError: an unknown network or preset, or no model in the file.
+        ValueError: an unknown network or preset.
     """
-    if model:
-        return EquivCalculator(model, device, dtype, skin)
     network, _, size = preset.rpartition("-")
     if size not in PRESETS:
         raise ValueError(
@@ -54,6 +51,15 @@ def factory(
     facts = Statistics(tuple(elements), (0.0,) * len(elements), 1.0, MEAN_NEIGHBORS)
     precision: torch.dtype = getattr(torch, dtype)
     return EquivCalculator(build(config, facts, dtype=precision), device, skin=skin)
+
+
+def saved(model: str, dtype: str, skin: float = 0.0, device: str = "cpu") -> EquivCalculator:
+    """The calculator of a saved model.
+
+    Raises:
+        ValueError: no model in the file.
+    """
+    return EquivCalculator(model, device, dtype, skin)
 
 
 def about(calculator: EquivCalculator) -> dict[str, Any]:

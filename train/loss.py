@@ -16,6 +16,7 @@ from torch import Tensor
 
 from potential.graph import Graph
 from potential.physics import Prediction
+from potential.table import Table
 from potential.targets import TargetFacts
 from train.config import Fit
 from train.data.dataset import Frame
@@ -74,11 +75,13 @@ def collate_targets(parts: Sequence[Targets]) -> Targets:
     )
 
 
-def differences(prediction: Prediction, graph: Graph, target: Targets) -> dict[str, tuple[Tensor, Tensor]]:
+def differences(
+    prediction: Prediction, graph: Graph | Table, target: Targets
+) -> dict[str, tuple[Tensor, Tensor]]:
     """Prediction minus label with the mask of what is labelled: energy and virial per atom (eV), forces (eV/Å), other
     targets in their units."""
     n_atoms = graph.n_atoms.to(torch.float64)
-    volume = torch.linalg.det(graph.cell).abs()
+    volume = graph.volume if isinstance(graph, Table) else torch.linalg.det(graph.cell).abs()
     pairs = {
         "energy": ((prediction.energy - target.energy) / n_atoms, target.energy),
         "forces": (prediction.forces - target.forces, target.forces),
@@ -124,7 +127,7 @@ def penalties(
     return out
 
 
-def spread(weights: Tensor, graph: Graph, target: Targets | None = None) -> dict[str, Tensor]:
+def spread(weights: Tensor, graph: Graph | Table, target: Targets | None = None) -> dict[str, Tensor]:
     """Weights of structures (n_systems, number of labels) as factors for the differences of each label."""
     energy, forces, stress, *others = weights.unbind(dim=1)
     factors = {"energy": energy, "forces": forces[graph.system][:, None], "stress": stress[:, None, None]}

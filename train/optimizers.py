@@ -34,7 +34,9 @@ def make_optimizer(weights: Sequence[Tensor], fit: Fit) -> torch.optim.Optimizer
     """
     given = parse_options(fit.optimizer_options)
     if fit.optimizer == "soap":
-        return build(Soap, weights, fit, given)
+        soap = build(Soap, weights, fit, given)
+        soap.record = fit.record  # type: ignore[attr-defined]
+        return soap
     make = find(fit.optimizer)
     require_exact(make, fit, given)
     return build(make, weights, fit, given)

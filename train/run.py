@@ -18,6 +18,7 @@ from train.config import Fit
 from train.denoise import make_head
 from train.optimizers import make_optimizer
 from train.parallel import Ranks
+from train.recorded import Recordings
 from train.state import pack, unpack
 from train.target import Target
 
@@ -55,6 +56,7 @@ class Run:
     cpu_share: float = 1.0  # CPU seconds per second of training, in this session; not part of the state
     ranks: Ranks = field(default_factory=Ranks)  # with whom each step is shared; not part of the state
     targets: Mapping[str, Target] = field(default_factory=dict)  # beside the energy; not part of the state
+    recordings: Recordings = field(default_factory=Recordings)  # of a GPU; not part of the state
 
     @property
     def weights(self) -> list[Tensor]:
@@ -87,7 +89,7 @@ def start(
 
 def fit_settings(fit: Fit) -> dict[str, Any]:
     """What a resumed run must share with its beginning, as JSON gives it back."""
-    free = ("start", "epochs", "minutes", "patience", "device", "max_skipped", "on_oom", "workers")
+    free = ("start", "epochs", "minutes", "patience", "device", "max_skipped", "on_oom", "workers", "record")
     found = {k: v for k, v in asdict(fit).items() if k not in free}
     return {k: list(v) if isinstance(v, tuple) else v for k, v in found.items()}
 

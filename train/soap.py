@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from potential.recorded import Recording
+
 EPSILON = 1e-8  # Adam's
 SIDES = ("left", "right")
 
@@ -47,40 +49,122 @@ class Soap(torch.optim.Optimizer):
             "damping": damping,
         }
         super().__init__(params, defaults)
+        self.record = True  # the kernels of a step, on a GPU
+        self.recorded: RecordedUpdate | None = None  # of all weights that have moved before
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As torch's; a recording of the tensors that were there before is dropped."""
+        super().load_state_dict(state_dict)
+        self.recorded = None
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
         """One update; closures are not needed by first-order methods and are refused."""
         if closure is not None:
             raise ValueError("Soap.step takes no closure; compute the gradient before it")
-        for group in self.param_groups:
-            for weight in group["params"]:
-                if weight.grad is not None:
-                    self._update(weight, weight.grad, group)
+        found = [(w, group) for group in self.param_groups for w in group["params"] if w.grad is not None]
+        if self.record and found and all(weight.is_cuda and self.state[weight] for weight, _ in found):
+            self._replay(found)
+            return
+        for weight, group in found:
+            assert weight.grad is not None
+            self._update(weight, weight.grad, group)
 
-    def _update(self, weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
-        state, (beta1, beta2) = self.state[weight], group["betas"]
-        if weight.ndim >= 2:
-            gradient = gradient.reshape(-1, *weight.shape[-2:])
+    def _replay(self, found: list[tuple[Tensor, dict[str, Any]]]) -> None:
+        """The same with one launch for all kernels: nothing but the gradients and the two factors differs from step to
+        step, but for the turns."""
+        weights = [weight for weight, _ in found]
+        if self.recorded is None or not self.recorded.serves(weights):
+            self.recorded = RecordedUpdate([(w, self.state[w], group) for w, group in found])
+        for weight, _ in found:
+            self.state[weight]["step"] += 1
+        self.recorded([factors(self.state[w]["step"], group) for w, group in found])
+        for weight, group in found:
+            self._turn(self.state[weight], group)
+
+    def _update(self, weight: Tensor, slope: Tensor, group: dict[str, Any]) -> None:
+        state, beta2 = self.state[weight], group["betas"][1]
+        gradient = stack(slope)
         if not state:
             state.update(step=0, first=torch.zeros_like(gradient), second=torch.zeros_like(gradient))
             if weight.ndim >= 2:
                 begin(state, gradient, 1 - beta2)
             return
         state["step"] += 1
-        rotated = rotate(gradient, state)
-        first = state["first"].lerp_(rotated, 1 - beta1)
-        second = state["second"].mul_(beta2).addcmul_(rotated, rotated, value=1 - beta2)
-        deviation = second.sqrt()
-        update = rotate(first / (deviation + group["damping"] * rms(deviation) + EPSILON), state, back=True)
-        t, rate = state["step"], group["lr"]
-        size = rate * math.sqrt(1 - beta2**t) / (1 - beta1**t)
-        weight.sub_(update.view_as(weight), alpha=size).mul_(1 - rate * group["weight_decay"])
+        size, kept = factors(state["step"], group)
+        weight.sub_(direction(state, gradient, group).view_as(weight), alpha=size).mul_(kept)
         if weight.ndim >= 2:
             accumulate(state, gradient, 1 - beta2)
-            if t % group["every"] == 0:
-                for side in SIDES:
-                    turn(state, side)
+        self._turn(state, group)
+
+    def _turn(self, state: dict[str, Any], group: dict[str, Any]) -> None:
+        if "left" in state and state["step"] % group["every"] == 0:
+            for side in SIDES:
+                turn(state, side)
+
+
+class RecordedUpdate:
+    """Updates of several weights as they are between two turns of the bases, recorded on a GPU.
+
+    Args:
+        moved: weights with their state, in which all tensors must stay where they are, and their settings.
+    """
+
+    def __init__(self, moved: list[tuple[Tensor, dict[str, Any], dict[str, Any]]]):
+        self.moved = moved
+        device = moved[0][0].device
+        self.slopes = [torch.zeros_like(weight) for weight, *_ in moved]
+        self.factors = torch.ones(len(moved), 2, dtype=torch.float64, device=device)
+        kept = [x.clone() for x in self.touched()]
+        self.recording = Recording(self._update, device)
+        torch._foreach_copy_(self.touched(), kept)  # undoes what was done to record
+
+    def touched(self) -> list[Tensor]:
+        """All that an update changes."""
+        states = [x for _, state, _ in self.moved for x in state.values() if isinstance(x, Tensor)]
+        return [*(weight for weight, *_ in self.moved), *states]
+
+    def serves(self, weights: list[Tensor]) -> bool:
+        mine = [weight for weight, *_ in self.moved]
+        return len(mine) == len(weights) and all(a is b for a, b in zip(mine, weights, strict=True))
+
+    def __call__(self, scales: list[tuple[float, float]]) -> None:
+        """`scales`: what `factors` says of each weight."""
+        torch._foreach_copy_(self.slopes, [w.grad for w, *_ in self.moved if w.grad is not None])
+        self.factors.copy_(torch.tensor(scales, dtype=torch.float64))
+        self.recording()
+
+    @torch.no_grad()
+    def _update(self) -> Tensor:
+        for (weight, state, group), slope, (size, kept) in zip(
+            self.moved, self.slopes, self.factors, strict=True
+        ):
+            gradient = stack(slope)
+            weight.sub_(direction(state, gradient, group).view_as(weight) * size).mul_(kept)
+            if weight.ndim >= 2:
+                accumulate(state, gradient, 1 - group["betas"][1])
+        return self.factors
+
+
+def stack(slope: Tensor) -> Tensor:
+    """A gradient as a stack of matrices (n, n_in, n_out); that of a vector as it is."""
+    return slope.reshape(-1, *slope.shape[-2:]) if slope.ndim >= 2 else slope
+
+
+def factors(step: int, group: dict[str, Any]) -> tuple[float, float]:
+    """How far a weight goes in its direction, and what it is multiplied by afterwards."""
+    (beta1, beta2), rate = group["betas"], group["lr"]
+    return rate * math.sqrt(1 - beta2**step) / (1 - beta1**step), 1 - rate * group["weight_decay"]
+
+
+def direction(state: dict[str, Any], gradient: Tensor, group: dict[str, Any]) -> Tensor:
+    """Adam's in the eigenbases, after its moments have taken the gradient in."""
+    beta1, beta2 = group["betas"]
+    rotated = rotate(gradient, state)
+    first = state["first"].lerp_(rotated, 1 - beta1)
+    second = state["second"].mul_(beta2).addcmul_(rotated, rotated, value=1 - beta2)
+    deviation = second.sqrt()
+    return rotate(first / (deviation + group["damping"] * rms(deviation) + EPSILON), state, back=True)
 
 
 def begin(state: dict[str, Any], gradient: Tensor, share: float) -> None:
@@ -123,9 +207,9 @@ def turn(state: dict[str, Any], side: str) -> None:
     new = torch.linalg.qr(product.take_along_dim(order.unsqueeze(-2), -1)).Q
     change = old.mT @ new
     if side == "left":
-        state["first"] = change.mT @ state["first"]
-        state["second"] = state["second"].take_along_dim(order.unsqueeze(-1), -2)
+        state["first"].copy_(change.mT @ state["first"])
+        state["second"].copy_(state["second"].take_along_dim(order.unsqueeze(-1), -2))
     else:
-        state["first"] = state["first"] @ change
-        state["second"] = state["second"].take_along_dim(order.unsqueeze(-2), -1)
-    state[f"{side}_basis"] = new
+        state["first"].copy_(state["first"] @ change)
+        state["second"].copy_(state["second"].take_along_dim(order.unsqueeze(-2), -1))
+    old.copy_(new)

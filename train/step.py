@@ -17,6 +17,7 @@ from train.config import Fit
 from train.denoise import Slope, draw_noise, labelled_atoms, predict_noise
 from train.loss import blank, differences, penalties, spread, total, units
 from train.precision import tf32
+from train.recorded import may_record
 from train.run import Run
 from train.target import weights as target_weights
 
@@ -89,6 +90,8 @@ def fitting(
     """
     try:
         with tf32(fit.tf32):
+            if counts is None and not run.at_once and may_record(run.potential, samples, fit):
+                return run.recordings.gradient(run.potential, run.weights, samples, fit)
             return gradient(run, samples, fit, counts)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):

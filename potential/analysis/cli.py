@@ -17,7 +17,10 @@ from potential.analysis.worker import TASKS, suggestion
 if TYPE_CHECKING:
     from potential.analysis.speed import Settings
 
-OURS = "train.contestant:factory"  # named, not imported: it runs in the contestant's process
+SAVED, PRESET = (
+    "train.contestant:saved",
+    "train.contestant:factory",
+)  # named: they run in the contestant's process
 DTYPES = ("float32", "float64")
 EXAMPLES = """examples:
   potential-bench model.safetensors
@@ -128,9 +131,9 @@ def contestants(args: argparse.Namespace) -> list[Contestant]:
     Raises:
         ValueError: a calculator that names no factory, or two contestants of one name.
     """
-    found = [Contestant(Path(path).stem, OURS, options={"model": path}) for path in args.model]
+    found = [Contestant(Path(path).stem, SAVED, options={"model": path}) for path in args.model]
     presets = args.preset or ([] if args.model or args.calculator else ["small"])
-    found += [Contestant(name, OURS, options={"preset": name}) for name in presets]
+    found += [Contestant(name, PRESET, options={"preset": name}) for name in presets]
     found += [replace(parse_calculator(text), python=python) for text, python in args.calculator]
     distinct(found)
     return found

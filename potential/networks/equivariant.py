@@ -101,9 +101,7 @@ def orders_of(lmax: int) -> Tensor:
 class Coupling(nn.Module):
     """Messages of one order l1 with the harmonics: every path (l2, l1 -> l3), then its channels mixed by W."""
 
-    couple: (
-        Tensor  # (n_rows, components of (l2 m2, m1)): Clebsch-Gordan coefficients, a row for each (path, m3)
-    )
+    couple: Tensor  # (n_rows, components of (l2 m2, m1)): Clebsch-Gordan, a row for each (path, m3)
     path: Tensor  # (n_rows,) to which path a row belongs
     target: Tensor  # (n_rows,) to which component (l3, m3) it contributes
 
@@ -202,11 +200,8 @@ class Layer(nn.Module):
         widths_in = [n_species] if first else c.widths(c.channels, lmax_in)
         message = [n_species] if first else c.widths(c.message_channels, lmax_in)
         self.widths = c.widths(c.channels, self.lmax_out)
-        self.send = (
-            nn.ParameterList()
-            if first
-            else nn.ParameterList(matrix(a, b) for a, b in zip(widths_in, message, strict=True))
-        )
+        pairs = [] if first else zip(widths_in, message, strict=True)
+        self.send = nn.ParameterList(matrix(a, b) for a, b in pairs)
         self.density = Density(c, message)
         self.product = Product(c, self.lmax_out, n_species)
         self.update = nn.ParameterList(matrix(c.channels, width) for width in self.widths)
@@ -225,7 +220,7 @@ class Layer(nn.Module):
         product = self.product(self.density(basis, sent), species)
         out = [b @ w for b, w in zip(orders(product, self.lmax_out), self.update, strict=True)]
         for l, (scale, w) in enumerate(zip(self.skip_scale, self.skip, strict=True)):
-            out[l] = out[l] + (features[l] * scale[species]) @ w
+            out[l] = out[l] + (features[l] * scale.index_select(0, species)) @ w
         return gate(out)
 
 
@@ -233,10 +228,8 @@ def gate(features: list[Tensor]) -> list[Tensor]:
     """SiLU of the scalars; higher orders times the sigmoid of the first scalars. Keeps unit second moments."""
     scalars = features[0]
     gates = SIGMOID_GAIN * torch.sigmoid(scalars)
-    return [
-        SILU_GAIN * torch.nn.functional.silu(scalars),
-        *(x * gates[..., : x.shape[-1]] for x in features[1:]),
-    ]
+    first = SILU_GAIN * torch.nn.functional.silu(scalars)
+    return [first, *(x * gates[..., : x.shape[-1]] for x in features[1:])]
 
 
 class Equivariant(nn.Module):

@@ -12,7 +12,10 @@ from train.config import PRESETS
 from train.toml import parse_assignment
 
 SNAP = "potential.linear.snap_calculator:SnapCalculator"
-OURS = "train.contestant:factory"  # named, not imported: it runs in the contestant's process
+SAVED, PRESET = (
+    "train.contestant:saved",
+    "train.contestant:factory",
+)  # named: they run in the contestant's process
 
 
 def contestant(text: str) -> Contestant:
@@ -25,10 +28,10 @@ def contestant(text: str) -> Contestant:
     if not equals:
         name, what = "", text
     if Path(what).is_file() and not what.endswith(".py"):
-        factory = SNAP if what.endswith(".snapcoeff") else OURS
+        factory = SNAP if what.endswith(".snapcoeff") else SAVED
         return Contestant(name or Path(what).stem, factory, options={"model": what})
     if what.rpartition("-")[2] in PRESETS:
-        return Contestant(name or what, OURS, options={"preset": what})
+        return Contestant(name or what, PRESET, options={"preset": what})
     if ":" not in what:
         kind = "there is no such file" if Path(what).suffix else "no such file or preset"
         raise ValueError(

@@ -1,0 +1,175 @@
+"""Training steps that a GPU records give what those give that it does not; on a CPU the same functions run."""
+
+from __future__ import annotations
+
+import io
+import lzma
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.io import read
+
+from train.batches import Sample, normalized, prepare
+from train.config import Fit, Weights
+from train.data.dataset import Frame
+from train.plan import elements, make_potential, measure
+from train.recorded import KEPT, may_record
+from train.run import Run, start
+from train.soap import Soap
+from train.statistics import fit_e0
+from train.step import gradient, train_step
+
+DATA = Path(__file__).parents[1] / "data"
+CUTOFF = 4.0
+DIALS = {"channels": 8, "message_channels": 8, "vector_channels": 4, "correlation": 2, "cutoff": CUTOFF}
+DEVICES = ["cpu", *["cuda"] * torch.cuda.is_available()]
+WEIGHTED = Fit(dtype="float64", energy_weight=2.0, forces_weight=3.0, stress_weight=0.7)
+
+
+def structures(n: int, name: str = "acac/train_300K.xyz.xz") -> list[Atoms]:
+    text = lzma.decompress((DATA / name).read_bytes()).decode()
+    found: list[Atoms] = read(io.StringIO(text), f":{n}", format="extxyz")
+    return found
+
+
+def silicon(n: int) -> list[Frame]:
+    """Frames of different sizes, some of them without a label, with different weights."""
+    rows = []
+    for k, atoms in enumerate(structures(214, "mlearn/Si_train.extxyz.xz")[:: 214 // n][:n]):
+        virial = np.eye(3) * 0.01 * k if k % 2 else None
+        forces = atoms.get_forces() if k != 1 else None
+        weights = Weights(1.0 + k, 1.0, 0.5)
+        rows.append(Frame(atoms, atoms.get_potential_energy(), forces, virial, "si", k, None, weights))
+    return rows
+
+
+def run_of(frames: Sequence[Frame], fit: Fit) -> tuple[Run, list[Sample]]:
+    samples = prepare(frames, CUTOFF)
+    facts = measure(frames, samples, fit_e0(frames, elements(frames)))
+    return start(make_potential(DIALS, facts, fit), fit), normalized(samples)
+
+
+def run_on(device: str, frames: list[Frame], fit: Fit) -> tuple[Run, list[Sample], Fit]:
+    run, samples = run_of(frames, fit)
+    if device == "cpu":
+        return run, samples, fit
+    fit = replace(fit, device=device)
+    return start(run.potential.to(device), fit), samples, fit
+
+
+def both(run: Run, samples: list[Sample], fit: Fit) -> None:
+    """Loss, squared errors and gradients, recorded or not."""
+    value, sums = gradient(run, samples, fit)
+    slopes = [w.grad for w in run.weights]
+    run.optimizer.zero_grad(set_to_none=True)
+    got, got_sums = run.recordings.gradient(run.potential, run.weights, samples, fit)
+    assert got == pytest.approx(value, rel=1e-10)
+    assert set(got_sums) == set(sums)
+    for name, (square, n) in sums.items():
+        assert got_sums[name] == [pytest.approx(square, rel=1e-10), n]
+    for w, slope in zip(run.weights, slopes, strict=True):
+        assert w.grad is not None
+        assert slope is not None
+        torch.testing.assert_close(w.grad, slope, rtol=1e-8, atol=1e-11 * float(slope.abs().max() + 1))
+    run.optimizer.zero_grad(set_to_none=True)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("loss", ["mse", "mae", "huber"])
+def test_gradients_of_crystals_of_all_sizes(device: str, loss: str) -> None:
+    """With and without stress and forces, weighted; one recording serves another batch of its shape."""
+    run, samples, fit = run_on(device, silicon(6), replace(WEIGHTED, loss=loss))
+    for batch in (samples, samples[::-1], samples[:2], samples[3:5]):
+        both(run, batch, fit)
+    assert len(run.recordings.known) <= 3
+    assert run.recordings.n_slots % 4 == 0
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_energies_alone_need_no_slope(device: str) -> None:
+    rows = structures(4)
+    frames = [Frame(a, a.get_potential_energy(), None, None, "a", k) for k, a in enumerate(rows)]
+    run, samples, fit = run_on(device, frames, WEIGHTED)
+    both(run, samples, fit)
+    assert not next(iter(run.recordings.known)).slopes
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_an_atom_without_neighbors(device: str) -> None:
+    rows = structures(3)
+    rows[1].calc.atoms.positions[2] += 50.0  # ASE forgets labels of other positions
+    rows[1].positions[2] += 50.0
+    frames = [Frame(a, a.get_potential_energy(), a.get_forces(), None, "a", k) for k, a in enumerate(rows)]
+    both(*run_on(device, frames, WEIGHTED))
+
+
+def test_few_recordings_are_kept() -> None:
+    run, samples, fit = run_on("cpu", silicon(3), WEIGHTED)
+    for n in range(1, KEPT + 5):
+        run.recordings.gradient(run.potential, run.weights, samples[:1] * n, fit)
+    assert len(run.recordings.known) == KEPT
+
+
+def test_who_may_record() -> None:
+    run, samples, fit = run_on("cpu", silicon(2), Fit())
+    on = replace(fit, device="cuda")
+    assert may_record(run.potential, samples, on)
+    assert not may_record(run.potential, samples, fit)
+    assert not may_record(run.potential, samples, replace(on, record=False))
+    assert not may_record(run.potential, samples, replace(on, denoise_weight=1.0))
+    assert not may_record(run.potential, samples * 2000, on)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("weight_decay", [0.0, 0.3])
+def test_soap_recorded(device: str, weight_decay: float) -> None:
+    """25 steps with two turns, at a rate that changes; a state that is loaded is recorded anew."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(3, 6, 5), (4, 4), (7,)]
+    starts = [torch.randn(*s, generator=generator, dtype=torch.float64) for s in shapes]
+    slopes = [
+        [torch.randn(*s, generator=generator, dtype=torch.float64).to(device) for s in shapes]
+        for _ in range(25)
+    ]
+    ends = []
+    for record in (False, True):
+        weights = [x.to(device, copy=True).requires_grad_() for x in starts]
+        optimizer = Soap(weights, lr=0.01, weight_decay=weight_decay)
+        optimizer.record = record
+        for k, step in enumerate(slopes):
+            optimizer.param_groups[0]["lr"] = 0.01 / (1 + k)
+            for w, g in zip(weights, step, strict=True):
+                w.grad = g.clone()
+            if record and k and device == "cpu":  # what a GPU does by itself
+                with torch.no_grad():
+                    optimizer._replay([(w, optimizer.param_groups[0]) for w in weights])
+            else:
+                optimizer.step()
+            if k == 14:
+                optimizer.load_state_dict(optimizer.state_dict())
+                assert optimizer.recorded is None
+        assert (optimizer.recorded is not None) == record
+        ends.append(weights)
+    for one, other in zip(*ends, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_run_is_the_same_recorded_or_not() -> None:
+    """Twelve steps with all that belongs to one; kernels there have no fixed order of sums."""
+    rows = structures(12)
+    frames = [Frame(a, a.get_potential_energy(), a.get_forces(), None, "a", k) for k, a in enumerate(rows)]
+    ends = []
+    for record in (False, True):
+        run, samples, fit = run_on("cuda", frames, replace(WEIGHTED, record=record))
+        for k in range(12):
+            train_step(run, [samples[(k + j) % 12] for j in range(4)], fit, 1.0)
+        assert bool(run.recordings.known) == record
+        ends.append([w.detach().clone() for w in run.weights])
+    for one, other in zip(*ends, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
