@@ -9,6 +9,7 @@ the GPU is waited for. Bytes are not counted: what is not bound by launches or a
 
 import argparse
 import json
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,13 +27,16 @@ from potential.chunks import predict_in_chunks
 from potential.graph import Graph, collate, from_atoms
 from potential.model import Potential, Statistics, build, presets, recast
 from potential.physics import predict
+from potential.recorded import ROOM, Recording
+from potential.table import Shape, most_neighbors, tabulate
+from potential.table import predict as in_a_table
 from train.batches import Sample
 from train.config import Fit
 from train.directory import write_text
 from train.loss import Targets
 from train.precision import tf32
 from train.run import start
-from train.step import fitting, train_step
+from train.step import fitting, gradient, train_step
 
 ELEMENTS = ("H", "C", "N", "O", "Si")
 CRYSTALS = (64, 512, 4096, 32768)
@@ -111,20 +115,16 @@ def crystal(potential: Potential, n: int) -> Graph:
     return from_atoms(structures_of(list(build_system(f"Si{n}").structures))[0], potential.cutoff)
 
 
-def training(preset: str, graphs: list[Graph], on: bool) -> dict[str, Any]:
-    """One step of potential-train with its defaults, the gradient apart from the optimizer."""
-    samples = []
+def training(preset: str, graphs: list[Graph], fit: Fit) -> dict[str, Any]:
+    """One step of potential-train, the gradient apart from the optimizer."""
+    samples, unknown = [], torch.full((1, 3, 3), torch.nan, dtype=torch.float64)
     for g in graphs:
-        zero, unknown = (
-            torch.zeros(1, dtype=torch.float64),
-            torch.full((1, 3, 3), torch.nan, dtype=torch.float64),
-        )
+        zero = torch.zeros(1, dtype=torch.float64)
         samples.append(Sample(g, Targets(zero, torch.zeros_like(g.positions), unknown)))
-    fit = Fit(device="cuda", tf32=on)
     run = start(potential_of(preset), fit)
     for _ in range(11):  # SOAP begins, and turns its bases for the first time
         train_step(run, samples, fit, 1e-6)
-    found: dict[str, Any] = {"gflop": gflop(lambda: fitting(run, samples, fit))}
+    found: dict[str, Any] = {"gflop": gflop(lambda: gradient(run, samples, fit))}
     found["step"] = times(lambda: [train_step(run, samples, fit, 1e-6) for _ in range(10)])
     found["gradient"] = times(lambda: fitting(run, samples, fit))
     found["optimizer"] = times(lambda: [run.optimizer.step() for _ in range(10)])
@@ -135,20 +135,31 @@ def training(preset: str, graphs: list[Graph], on: bool) -> dict[str, Any]:
 
 
 def evaluation(potential: Potential, graph: Graph) -> dict[str, Any]:
-    """Energy and forces of a graph whose edges are known; how far TensorFloat-32 and float32 are off in the forces."""
+    """Energy and forces of a graph whose edges are known, launched or recorded; how far the forces are off."""
     there, found = graph.to("cuda"), {}
     exact = predict_in_chunks(recast(potential, torch.float64), there, CHUNK).forces
+    species = potential.species_of.cpu()[graph.atomic_numbers]
+    shape = Shape(len(species), math.ceil(ROOM * most_neighbors(graph)), graph.n_systems)
+    table = tabulate(graph, species, torch.zeros(len(ELEMENTS), dtype=torch.float64), shape).each(
+        lambda x: x.to("cuda")
+    )
     for name, on in (("float32", False), ("tf32", True)):
         with tf32(on):
             row: dict[str, Any] = times(lambda: predict_in_chunks(potential, there, CHUNK))
-            forces = predict_in_chunks(potential, there, CHUNK).forces
-            if len(graph.positions) <= CHUNK:
-                row["gflop"] = gflop(lambda: predict(potential, there))
-        row["forces_deviation"] = float(
-            (forces - exact).square().mean().sqrt() / exact.square().mean().sqrt()
-        )
+            row["forces_deviation"] = deviation(predict_in_chunks(potential, there, CHUNK).forces, exact)
+            recording = Recording(lambda: in_a_table(potential, table)[0].forces, there.positions.device)
+            row["recorded"] = times(recording)
+            row["recorded"]["forces_deviation"] = deviation(recording(), exact)
         found[name] = row
+        del recording
+    if len(graph.positions) <= CHUNK:
+        found["gflop"] = gflop(lambda: predict(potential, there))
     return found
+
+
+def deviation(forces: torch.Tensor, exact: torch.Tensor) -> float:
+    """Root mean square, relative."""
+    return float((forces - exact).square().mean().sqrt() / exact.square().mean().sqrt())
 
 
 def main() -> None:
@@ -181,15 +192,16 @@ def main() -> None:
         for n in args.batches:
             graphs = molecules(potential, n)
             atoms = {"atoms": 27 * n, "edges": sum(len(g.center) for g in graphs)}
-            for on in (False, True):
-                add(
-                    task="training",
-                    preset=preset,
-                    system=f"{n} molecules",
-                    tf32=on,
-                    **atoms,
-                    **training(preset, graphs, on),
-                )
+            for record, on in ((False, False), (True, False), (True, True)):
+                fit = Fit(device="cuda", tf32=on, record=record)
+                how = {
+                    "task": "training",
+                    "preset": preset,
+                    "system": f"{n} molecules",
+                    "record": record,
+                    "tf32": on,
+                }
+                add(**how, **atoms, **training(preset, graphs, fit))
 
 
 if __name__ == "__main__":
