@@ -42,7 +42,7 @@ ELEMENTS = ("H", "C", "N", "O", "Si")
 CRYSTALS = (64, 512, 4096, 32768)
 BATCHES = (5, 20, 80, 320, 1280)  # molecules of 27 atoms
 SECONDS, CALLS = 2.0, 30  # of measuring one thing, at most
-CHUNK = 4096
+CHUNK = 16384
 
 
 def times(call: Callable[[], Any], seconds: float = SECONDS) -> dict[str, float]:

@@ -22,9 +22,9 @@ from potential.table import fits_a_table
 from potential.targets import TENSOR, TargetFacts
 from potential.verlet import VerletList, follow
 
-CHUNKS = {"cpu": 256, "cuda": 4096}  # atoms at a time
+CHUNKS = {"cpu": 256, "cuda": 16384}  # atoms at a time
 RECORDED = (
-    512  # atoms; of larger structures a GPU needs longer for edges in the skin than for launching kernels
+    16384  # atoms; of larger structures a GPU needs longer for edges in the skin than for launching kernels
 )
 
 
@@ -45,7 +45,7 @@ class EquivCalculator(Calculator):  # type: ignore[misc]
             that one could be missing. Results are the same in every bit on a CPU; `n_searches` counts the searches.
             0.5 suits dynamics and relaxation; 0 searches every time, as single structures need it. On a GPU the
             kernels of structures of up to RECORDED atoms are then recorded once and replayed (potential/recorded.py).
-        chunk: atoms evaluated at a time (default: 256, on a GPU 4096). Larger structures are taken in chunks, so that
+        chunk: atoms evaluated at a time (default: 256, on a GPU 16384). Larger structures are taken in chunks, so that
             little memory is held per atom (tens of KiB); energies and forces are those of the whole to rounding.
 
     Raises:

@@ -161,15 +161,15 @@ def test_soap_recorded(device: str, weight_decay: float) -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_run_is_the_same_recorded_or_not() -> None:
-    """Twelve steps with all that belongs to one; kernels there have no fixed order of sums."""
+    """Twelve steps with all that belongs to one. Not with SOAP, which makes much of rounding: sums have no order there."""
     rows = structures(12)
     frames = [Frame(a, a.get_potential_energy(), a.get_forces(), None, "a", k) for k, a in enumerate(rows)]
     ends = []
     for record in (False, True):
-        run, samples, fit = run_on("cuda", frames, replace(WEIGHTED, record=record))
+        run, samples, fit = run_on("cuda", frames, replace(WEIGHTED, record=record, optimizer="adamw"))
         for k in range(12):
             train_step(run, [samples[(k + j) % 12] for j in range(4)], fit, 1.0)
         assert bool(run.recordings.known) == record
         ends.append([w.detach().clone() for w in run.weights])
     for one, other in zip(*ends, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-9)
