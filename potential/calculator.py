@@ -23,9 +23,7 @@ from potential.targets import TENSOR, TargetFacts
 from potential.verlet import VerletList, follow
 
 CHUNKS = {"cpu": 256, "cuda": 16384}  # atoms at a time
-RECORDED = (
-    16384  # atoms; of larger structures a GPU needs longer for edges in the skin than for launching kernels
-)
+RECORDED = 16384  # atoms; in larger structures edges in the skin cost more than launching kernels
 
 
 class EquivCalculator(Calculator):  # type: ignore[misc]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -79,8 +79,7 @@ class Soap(torch.optim.Optimizer):
         for weight, _ in found:
             self.state[weight]["step"] += 1
         self.recorded([factors(self.state[w]["step"], group) for w, group in found])
-        for weight, group in found:
-            self._turn(self.state[weight], group)
+        turn([self.state[weight] for weight, group in found if is_due(self.state[weight], group)])
 
     def _update(self, weight: Tensor, slope: Tensor, group: dict[str, Any]) -> None:
         state, beta2 = self.state[weight], group["betas"][1]
@@ -95,12 +94,8 @@ class Soap(torch.optim.Optimizer):
         weight.sub_(direction(state, gradient, group).view_as(weight), alpha=size).mul_(kept)
         if weight.ndim >= 2:
             accumulate(state, gradient, 1 - beta2)
-        self._turn(state, group)
-
-    def _turn(self, state: dict[str, Any], group: dict[str, Any]) -> None:
-        if "left" in state and state["step"] % group["every"] == 0:
-            for side in SIDES:
-                turn(state, side)
+        if is_due(state, group):
+            turn([state])
 
 
 class RecordedUpdate:
@@ -199,17 +194,35 @@ def rotate(x: Tensor, state: dict[str, Any], back: bool = False) -> Tensor:
     return left @ x @ right.mT if back else left.mT @ x @ right
 
 
-def turn(state: dict[str, Any], side: str) -> None:
+def is_due(state: dict[str, Any], group: dict[str, Any]) -> bool:
+    """Whether the bases of a weight that has some are to turn."""
+    return "left" in state and state["step"] % group["every"] == 0
+
+
+def turn(states: Sequence[dict[str, Any]]) -> None:
     """One step of orthogonal iteration; the moments follow."""
-    old = state[f"{side}_basis"]
-    product = state[side] @ old
-    order = (old * product).sum(-2).argsort(dim=-1, descending=True)  # by the estimated eigenvalues
-    new = torch.linalg.qr(product.take_along_dim(order.unsqueeze(-2), -1)).Q
-    change = old.mT @ new
-    if side == "left":
-        state["first"].copy_(change.mT @ state["first"])
-        state["second"].copy_(state["second"].take_along_dim(order.unsqueeze(-1), -2))
-    else:
-        state["first"].copy_(state["first"] @ change)
-        state["second"].copy_(state["second"].take_along_dim(order.unsqueeze(-2), -1))
-    old.copy_(new)
+    for side in SIDES:
+        orders, products = [], []
+        for state in states:
+            product = state[side] @ state[f"{side}_basis"]
+            estimate = (state[f"{side}_basis"] * product).sum(-2)  # of the eigenvalues
+            orders.append(estimate.argsort(dim=-1, descending=True))
+            products.append(product.take_along_dim(orders[-1].unsqueeze(-2), -1))
+        for state, order, new in zip(states, orders, orthogonal(products), strict=True):
+            old, (first, second) = state[f"{side}_basis"], (state["first"], state["second"])
+            change = old.mT @ new
+            first.copy_(change.mT @ first if side == "left" else first @ change)
+            place, axis = (order.unsqueeze(-1), -2) if side == "left" else (order.unsqueeze(-2), -1)
+            second.copy_(second.take_along_dim(place, axis))
+            old.copy_(new)
+
+
+def orthogonal(stacks: Sequence[Tensor]) -> list[Tensor]:
+    """Q of each stack (n, size, size); those of one size together, as a GPU is slow to begin."""
+    found = list(stacks)
+    for size in dict.fromkeys(x.shape[-1] for x in stacks):
+        where = [k for k, x in enumerate(stacks) if x.shape[-1] == size]
+        q = torch.linalg.qr(torch.cat([stacks[k] for k in where])).Q
+        for k, part in zip(where, torch.split(q, [len(stacks[k]) for k in where]), strict=True):
+            found[k] = part
+    return found
