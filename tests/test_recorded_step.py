@@ -18,11 +18,11 @@ from train.batches import Sample, normalized, prepare
 from train.config import Fit, Weights
 from train.data.dataset import Frame
 from train.plan import elements, make_potential, measure
-from train.recorded import KEPT, may_record
+from train.recorded import KEPT, Recordings, may_record
 from train.run import Run, start
 from train.soap import Soap
 from train.statistics import fit_e0
-from train.step import gradient, train_step
+from train.step import fitting, gradient, train_step
 
 DATA = Path(__file__).parents[1] / "data"
 CUTOFF = 4.0
@@ -113,6 +113,24 @@ def test_few_recordings_are_kept() -> None:
     for n in range(1, KEPT + 5):
         run.recordings.gradient(run.potential, run.weights, samples[:1] * n, fit)
     assert len(run.recordings.known) == KEPT
+
+
+def test_no_memory_to_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The step is made without, and so is every one after it."""
+    run, samples, fit = run_on("cpu", silicon(2), WEIGHTED)
+    value, sums = gradient(run, samples, fit)
+    tried = []
+
+    def fail(*_: object) -> None:
+        tried.append(1)
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("train.step.may_record", lambda *_: True)
+    monkeypatch.setattr(Recordings, "gradient", fail)
+    for _ in range(2):
+        run.optimizer.zero_grad(set_to_none=True)
+        assert fitting(run, samples, fit) == (value, sums)
+    assert len(tried) == 1
 
 
 def test_who_may_record() -> None:

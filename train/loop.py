@@ -112,6 +112,7 @@ class Task:
 def attempt(run: Run, task: Task, index: Index, samples: Sequence[Sample]) -> None:
     """One step with these samples, again where it can be made to fit, or none."""
     while True:
+        recorded = not run.recordings.full
         try:
             train_step(run, samples, of_stage(task.fit, run), task.plan.rate(run))
             return
@@ -119,6 +120,11 @@ def attempt(run: Run, task: Task, index: Index, samples: Sequence[Sample]) -> No
             failed = Failed(samples, [task.names[i] for i in index], error)
             if not recover(run, failed, task.fit, task.say):
                 return
+        finally:
+            if recorded and run.recordings.full:
+                task.say(
+                    "no memory is left to record steps: kernels are launched one by one from here on, slower"
+                )
 
 
 def run_epochs(run: Run, task: Task) -> str:

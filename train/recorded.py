@@ -98,6 +98,11 @@ class Recordings:
 
     known: dict[Key, Recorded] = field(default_factory=dict)
     n_slots: int = 0  # as many as any batch needed so far
+    full: bool = False  # there was no memory for one more: nothing is recorded from then on
+
+    def give_up(self) -> None:
+        """Free their memory."""
+        self.known, self.full = {}, True
 
     def gradient(
         self, potential: Potential, weights: Sequence[Tensor], samples: Sequence[Sample], fit: Fit

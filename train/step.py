@@ -90,9 +90,8 @@ def fitting(
     """
     try:
         with tf32(fit.tf32):
-            if counts is None and not run.at_once and may_record(run.potential, samples, fit):
-                return run.recordings.gradient(run.potential, run.weights, samples, fit)
-            return gradient(run, samples, fit, counts)
+            found = recorded(run, samples, fit) if counts is None else None
+            return found or gradient(run, samples, fit, counts)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -101,6 +100,20 @@ def fitting(
     raise OutOfMemory(
         f"step {run.step}: {problem}"
     )  # out here: the traceback of `error` would keep the tensors
+
+
+def recorded(run: Run, samples: Sequence[Sample], fit: Fit) -> tuple[float, Sums] | None:
+    """`gradient` by a recording; None where there is none, or no memory for one, which is more than without."""
+    if run.at_once or run.recordings.full or not may_record(run.potential, samples, fit):
+        return None
+    try:
+        return run.recordings.gradient(run.potential, run.weights, samples, fit)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+    run.recordings.give_up()
+    run.optimizer.zero_grad(set_to_none=True)
+    return None
 
 
 def gradient(
