@@ -29,23 +29,24 @@ class Recording:
     """
 
     def __init__(self, function: Callable[[], Tensor], device: torch.device):
-        self.function = function
         self.kernels: torch.cuda.CUDAGraph | None = None
         if device.type == "cuda":
             with torch.cuda.device(device):
-                self._record()
+                self._record(function)
+        else:  # what was recorded is not kept: its owner, and so its memory, would wait for the collector of cycles
+            self.function = function
 
-    def _record(self) -> None:
+    def _record(self, function: Callable[[], Tensor]) -> None:
         """Run it, so that what is set up in a first call is there, and then record it."""
         aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
             for _ in range(2):
-                self.function()
+                function()
         torch.cuda.current_stream().wait_stream(aside)
         self.kernels = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.kernels):
-            self.result = self.function()
+            self.result = function()
 
     def __call__(self) -> Tensor:
         if self.kernels is None:

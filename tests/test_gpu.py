@@ -102,17 +102,8 @@ def test_what_does_not_fit_is_taken_in_parts(
     torch.cuda.empty_cache()
     torch.cuda.set_per_process_memory_fraction(600 * 2**20 / total)
     try:
-        large = [
-            TRAIN,
-            "--device",
-            "cuda",
-            "--epochs",
-            "1",
-            "--preset",
-            "small",
-            "--set",
-            "fit.batch_size=400",
-        ]
+        large = [TRAIN, "--device", "cuda", "--epochs", "1", "--preset", "small"]
+        large += ["--set", "fit.batch_size=400"]
         assert main([*large, "--output", "stop"]) == 1
         said = capfd.readouterr()
         assert "fit.batch_size=" in said.out + said.err

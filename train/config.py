@@ -111,8 +111,8 @@ class Fit:
     )
     workers: int = option(
         -1,
-        "processes that read a prepared set and find its neighbors; -1: one, where a core is left for it; results do "
-        "not depend on it",
+        "processes that read a prepared set and find its neighbors; -1: one, for a GPU up to 8, where cores are left; "
+        "results do not depend on it",
         bounds="[-1, inf)",
     )
     optimizer: str = option(

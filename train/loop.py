@@ -15,6 +15,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import torch
+
 from train.batches import Sample
 from train.buckets import epoch_batches
 from train.config import Fit
@@ -25,6 +27,7 @@ from train.step import Failed, NotFinite, OutOfMemory, blame, recover, train_ste
 from train.stream import feeding, n_atoms, n_edges
 from train.target import Target
 from train.target import weights as target_weights
+from train.threads import threads
 
 VALIDATE_STEPS = 50  # validate at the first end of an epoch that is at least this many steps after the last
 SAVE_SECONDS = 10.0  # least time between two saves of the state
@@ -138,7 +141,9 @@ def run_epochs(run: Run, task: Task) -> str:
     started = clock()
     before, run.planned, run.planned_seconds = run.seconds, plan.epochs, plan.seconds
     trunk = task.directory / "trunk.safetensors"
-    with stop_signals() as stopping, feeding(task.train, fit.workers) as fetch:
+    # a GPU waits for one thread, which others would only disturb
+    n_threads = 1 if fit.device.startswith("cuda") else torch.get_num_threads()
+    with stop_signals() as stopping, feeding(task.train, fit.workers) as fetch, threads(n_threads):
         while plan.done(run) < 1:
             validated = run.validated == run.step and run.position == 0
             if validated and run.epoch - run.best_epoch > fit.patience:

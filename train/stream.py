@@ -24,6 +24,7 @@ from train.prepared.read import Prepared
 from train.prepared.schema import BITS
 from train.workers import answering
 
+GPU_WORKERS = 8  # processes that read a prepared set for a GPU, if there are cores for them; for a CPU 1
 COUNTED = 500  # samples whose edges are counted at a time
 Fetch: TypeAlias = Callable[[Iterable[Any]], Iterator[Sequence[Sample]]]  # of arrays or lists of positions
 
@@ -108,9 +109,10 @@ def choose_workers(fit: Fit, frames: Sequence[Frame], ranks: int) -> tuple[Fit, 
     if fit.workers >= 0:
         idle = f"workers = {fit.workers} changes nothing: only a set made by potential-prepare is read by workers"
         return fit, [idle] * (fit.workers > 0 and not prepared)
-    n = int(prepared and cores() > ranks)
+    most = GPU_WORKERS if fit.device.startswith("cuda") else 1
+    n = min(most, max(0, cores() // ranks - 1)) if prepared else 0
     reason = (
-        "reads the prepared set while a step is computed"
+        "to read the prepared set while a step is computed"
         if n
         else "no core is left to read the prepared set beside"
     )
@@ -181,21 +183,28 @@ def feeding(samples: Sequence[Sample], workers: int) -> Iterator[Fetch]:
     alone = replace(samples, edges=None)  # numbers that a worker does not need
     with answering(partial(_pack, alone), workers) as answers:
         names = list(samples.frames.targets)
-        yield lambda batches: ([_unpack(one, names) for one in packed] for packed in answers(batches))
+        yield lambda batches: (_unpack(packed, names) for packed in answers(batches))
 
 
-def _pack(samples: Sequence[Sample], index: Sequence[int]) -> list[list[Any]]:
-    """Samples as plain arrays: tensors would be sent through shared memory, a file each."""
-    packed = []
+Columns: TypeAlias = list[
+    tuple[Any, list[int]]
+]  # arrays of all samples, one after the other, and their lengths
+
+
+def _pack(samples: Sequence[Sample], index: Sequence[int]) -> Columns:
+    """Samples as few plain arrays: tensors would be sent through shared memory, a file each."""
+    rows = []
     for sample in (samples[k] for k in index):
         parts = [getattr(sample.graph, f.name) for f in fields(Graph)]
-        packed.append([part.numpy() for part in (*parts, *sample.target.all().values(), sample.weights)])
-    return packed
+        rows.append([part.numpy() for part in (*parts, *sample.target.all().values(), sample.weights)])
+    return [(np.concatenate(column), [len(x) for x in column]) for column in zip(*rows, strict=True)]
 
 
-def _unpack(parts: list[Any], names: Sequence[str]) -> Sample:
-    tensors = [torch.from_numpy(part) for part in parts]
-    n = len(fields(Graph))
-    energy, forces, stress, *others, weights = tensors[n:]
-    targets = Targets(energy, forces, stress, dict(zip(names, others, strict=True)))
-    return Sample(Graph(*tensors[:n]), targets, weights)
+def _unpack(columns: Columns, names: Sequence[str]) -> list[Sample]:
+    n, samples = len(fields(Graph)), []
+    parts = [torch.split(torch.from_numpy(array), lengths) for array, lengths in columns]
+    for tensors in zip(*parts, strict=True):
+        energy, forces, stress, *others, weights = tensors[n:]
+        targets = Targets(energy, forces, stress, dict(zip(names, others, strict=True)))
+        samples.append(Sample(Graph(*tensors[:n]), targets, weights))
+    return samples

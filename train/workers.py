@@ -98,6 +98,10 @@ def serve(handle: int) -> None:
     pipe = Connection(handle)
     with contextlib.suppress(EOFError, OSError):
         answer = pipe.recv()
+        if (
+            "torch" in sys.modules
+        ):  # its threads, waiting for each other in every process, would keep all cores busy
+            sys.modules["torch"].set_num_threads(1)
         while True:
             question = pipe.recv()
             try:
