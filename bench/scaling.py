@@ -3,8 +3,8 @@
     python -m bench.scaling            # prints the tables
     python -m bench.scaling --write    # puts them between the marks in docs/SCALING.md
 
-Reads docs/results/pipeline.json (bench/pipeline.py) and docs/results/speed.jsonl (potential-bench). What was not
-measured is in ASSUMED and stands above the tables.
+Reads docs/results/pipeline.json (bench/pipeline.py), gpu.json (bench/gpu.py) and speed.jsonl (potential-bench). What
+was not measured is in ASSUMED and stands above the tables.
 """
 
 from __future__ import annotations
@@ -19,14 +19,13 @@ from bench.provenance import ROOT
 
 MARK = "<!-- made by `python -m bench.scaling --write` -->"
 ASSUMED = {
-    "GPU": (100.0, "training throughput of one GPU, in cores of this CPU; no GPU was at hand"),
+    "GPU": (1.0, "speed of a GPU, the one measured being 1"),
     "cores": (8.0, "CPU cores beside each GPU that are free to feed it"),
     "GPUs per node": (8.0, ""),
     "GiB per node": (512.0, "memory of a node"),
     "GB/s within a node": (100.0, "of the all-reduce of one GPU"),
     "GB/s between nodes": (20.0, "of the same"),
     "ms latency": (0.05, "of an all-reduce, for each doubling of the GPUs"),
-    "atoms": (4096.0, "atoms per GPU and step"),
     "updates": (50_000.0, "steps that a training needs, whatever its batch"),
 }
 GPUS = (1, 8, 64, 512)
@@ -55,6 +54,16 @@ SETS = (
 
 def assumed(name: str) -> float:
     return ASSUMED[name][0]
+
+
+def gpu_step(preset: str) -> tuple[float, int]:
+    """Seconds of a recorded float32 training step of the largest batch of molecules measured, and its atoms."""
+    rows = json.loads((ROOT / "docs" / "results" / "gpu.json").read_text())["rows"]
+    steps = [
+        r for r in rows if r["task"] == "training" and r["preset"] == preset and r["record"] and not r["tf32"]
+    ]
+    largest = max(steps, key=lambda r: r["atoms"])
+    return 1e-3 * largest["step"]["ms"], largest["atoms"]
 
 
 def step_seconds() -> dict[tuple[str, str], tuple[float, int]]:
@@ -106,9 +115,10 @@ def exchange(parameters: int, gpus: int) -> float:
 def prediction(one: Set, preset: str, gpus: int, measured: dict[str, Any]) -> dict[str, Any]:
     """Time of a training, and every resource over what there is of it; the largest breaks first."""
     per_atom, parameters = step_seconds()[preset, one.speed]
-    pipe = pipelines(measured)[one.like]
-    batch = assumed("atoms") / one.atoms
-    compute = per_atom * assumed("atoms") / assumed("GPU")
+    pipe, (seconds, atoms) = pipelines(measured)[one.like], gpu_step(preset)
+    batch = atoms / one.atoms
+    # other structures than molecules cost as much more there as on a CPU
+    compute = seconds / assumed("GPU") * per_atom / step_seconds()[preset, "molecules"][0]
     feed = batch * (pipe.read + pipe.graph * one.atoms)  # core seconds per GPU and step
     sending = exchange(parameters, gpus)
     step = max(compute + sending, feed / assumed("cores"))
@@ -154,6 +164,18 @@ def tables(measured: dict[str, Any]) -> str:
         if name != "Si512":
             rate = 1 / (30 * seconds)
             lines.append(f"| {preset}, {name} | {1e3 * seconds:.2f} | {rate:.0f} | {n:,} | {8e-6 * n:.1f} |")
+    lines += [
+        "",
+        "Measured on one H200 (docs/results/gpu.json):",
+        "",
+        "| preset | atoms a step | step, ms | atoms/s | cores of this CPU |",
+    ]
+    lines += ["|---|---|---|---|---|"]
+    for preset in ("small", "medium"):
+        (seconds, atoms), (core, _) = gpu_step(preset), step_seconds()[preset, "molecules"]
+        lines.append(
+            f"| {preset} | {atoms:,} | {1e3 * seconds:.1f} | {atoms / seconds:,.0f} | {core * atoms / seconds:.0f} |"
+        )
     parse = measured["text_prepare"]["us_per_frame"]
     lines += [
         "",
@@ -166,7 +188,7 @@ def tables(measured: dict[str, Any]) -> str:
         p = pipelines(measured)[one.like]
         # text of more atoms takes longer to parse: by the bytes, beside those of the three atoms measured
         hours = one.frames * parse * 1e-6 * (1 + (one.atoms - 3) / 30) / 3600
-        batches = one.frames * one.atoms / assumed("atoms")
+        batches = one.frames * one.atoms / gpu_step("small")[1]
         start = small + (large - small) * (one.frames - n_small) / (n_large - n_small)
         size = 1e-9 * one.frames * one.atoms * p.disk
         lines.append(
@@ -189,7 +211,7 @@ def tables(measured: dict[str, Any]) -> str:
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--write", action="store_true", help="put the tables into docs/SCALING.md")
-    p.add_argument("--gpu", type=float, help="throughput of a GPU in cores of this CPU")
+    p.add_argument("--gpu", type=float, help="speed of a GPU, the one measured being 1")
     args = p.parse_args()
     if args.gpu:
         ASSUMED["GPU"] = (args.gpu, ASSUMED["GPU"][1])
