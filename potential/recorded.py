@@ -72,6 +72,9 @@ class Recorder:
         self.table: Table | None = None
         self.recording: Recording | None = None
 
+    def __reduce__(self) -> tuple[type[Recorder], tuple[Potential, float]]:  # a copy records for itself
+        return type(self), (self.potential, self.skin)
+
     def predict(self, atoms: Atoms) -> Prediction:
         """`physics.predict` of the structure, to rounding, on the CPU.
 

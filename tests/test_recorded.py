@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -98,6 +100,17 @@ def test_mistakes_are_refused_and_forgotten(device: str) -> None:
     with pytest.raises(ValueError, match="finite"):
         recorder.predict(atoms)
     assert_follows(recorder, good)
+    assert recorder.n_searches == 1
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_copy_records_for_itself(device: str) -> None:
+    recorder = Recorder(model(device), skin=0.5)
+    assert_follows(recorder, crystal())
+    other = copy.deepcopy(recorder)
+    assert other.recording is None
+    assert_follows(other, molecule("CH3COOH"))
+    assert_follows(recorder, crystal())
     assert recorder.n_searches == 1
 
 
