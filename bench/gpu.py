@@ -124,7 +124,8 @@ def training(preset: str, graphs: list[Graph], fit: Fit) -> dict[str, Any]:
     run = start(potential_of(preset), fit)
     for _ in range(11):  # SOAP begins, and turns its bases for the first time
         train_step(run, samples, fit, 1e-6)
-    found: dict[str, Any] = {"gflop": gflop(lambda: gradient(run, samples, fit))}
+    found: dict[str, Any] = {"gradient_recorded": bool(run.recordings.known)}
+    found |= {"gflop": gflop(lambda: gradient(run, samples, fit))}
     found["step"] = times(lambda: [train_step(run, samples, fit, 1e-6) for _ in range(10)])
     found["gradient"] = times(lambda: fitting(run, samples, fit))
     found["optimizer"] = times(lambda: [run.optimizer.step() for _ in range(10)])

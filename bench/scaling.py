@@ -57,7 +57,7 @@ def assumed(name: str) -> float:
 
 
 def gpu_step(preset: str) -> tuple[float, int]:
-    """Seconds of a recorded float32 training step of the largest batch of molecules measured, and its atoms."""
+    """Seconds of a float32 training step of the largest batch of molecules measured, and its atoms."""
     rows = json.loads((ROOT / "docs" / "results" / "gpu.json").read_text())["rows"]
     steps = [
         r for r in rows if r["task"] == "training" and r["preset"] == preset and r["record"] and not r["tf32"]

@@ -42,7 +42,7 @@ class EquivCalculator(Calculator):  # type: ignore[misc]
         skin: Å. Neighbors are searched this much beyond the cutoff and kept until atoms or cell have moved so far
             that one could be missing. Results are the same in every bit on a CPU; `n_searches` counts the searches.
             0.5 suits dynamics and relaxation; 0 searches every time, as single structures need it. On a GPU the
-            kernels of structures of up to RECORDED atoms are then recorded once and replayed (potential/recorded.py).
+            kernels of structures of up to `chunk` and RECORDED atoms are then recorded once and replayed (recorded.py).
         chunk: atoms evaluated at a time (default: 256, on a GPU 16384). Larger structures are taken in chunks, so that
             little memory is held per atom (tens of KiB); energies and forces are those of the whole to rounding.
 
@@ -143,8 +143,9 @@ class EquivCalculator(Calculator):  # type: ignore[misc]
         return results
 
     def _predict(self) -> Prediction:
-        if self._recorder and len(self.atoms) <= RECORDED:
-            return self._recorder.predict(self.atoms)
+        recorder = self._recorder
+        if recorder and recorder.potential is self.potential and len(self.atoms) <= min(RECORDED, self.chunk):
+            return recorder.predict(self.atoms)
         graph = self._graph()
         self.potential.check(graph.atomic_numbers)
         return predict_in_chunks(self.potential, graph, self.chunk)

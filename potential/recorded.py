@@ -111,7 +111,12 @@ class Recorder:
         self.atomic_numbers = atomic_numbers
         n_atoms, most = len(atomic_numbers), most_neighbors(wide)
         held = 0 if self.table is None else len(self.table.neighbor) // len(self.table.species)
-        fits = self.table is not None and len(self.table.species) == n_atoms and held >= most
+        fits = (
+            self.table is not None
+            and self.recording is not None
+            and len(self.table.species) == n_atoms
+            and held >= most
+        )
         shape = Shape(n_atoms, held if fits else math.ceil(ROOM * most), 1)
         table = tabulate(wide, self.species_of[atomic_numbers], self.e0, shape)
         if fits and self.table is not None:

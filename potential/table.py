@@ -54,8 +54,10 @@ class Table:
 
 
 def fits_a_table(potential: Potential) -> bool:
-    """A potential of energies alone, whose network takes a table of edges."""
+    """A potential of energies alone, whose network takes a table of edges, and does nothing else to find energies."""
     facts = potential.statistics
+    if type(potential).forward is not Potential.forward:  # low-rank updates
+        return False
     return isinstance(potential.network, Equivariant) and facts.has_energy and not facts.targets
 
 

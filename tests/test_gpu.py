@@ -49,17 +49,14 @@ def test_networks_say_the_same(network: str) -> None:
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-10), ("float32", 3e-5)])
-@pytest.mark.parametrize("recorded", [0, 1000])
-def test_dynamics_take_the_same_way(
-    dtype: str, tolerance: float, recorded: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Recorded, or in chunks."""
-    monkeypatch.setattr("potential.calculator.RECORDED", recorded)
+@pytest.mark.parametrize("chunk", [100, None])
+def test_dynamics_take_the_same_way(dtype: str, tolerance: float, chunk: int | None) -> None:
+    """In chunks, or recorded."""
     potential = build({"channels": 16, "message_channels": 8, "vector_channels": 4, "cutoff": 4.0}, FACTS)
     ends = []
     for device in ("cpu", "cuda"):
         atoms = silicon(3)
-        atoms.calc = EquivCalculator(potential, device, dtype, skin=0.5, chunk=100)
+        atoms.calc = EquivCalculator(potential, device, dtype, skin=0.5, chunk=chunk)
         VelocityVerlet(atoms, units.fs).run(20)
         assert atoms.calc.n_searches < 20
         ends.append((atoms.positions.copy(), atoms.get_potential_energy() / len(atoms), atoms.get_stress()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -11,9 +12,10 @@ from ase import Atoms
 from ase.build import bulk, molecule
 
 from potential import Potential, Statistics, build, from_atoms, predict
-from potential.recorded import Recorder
+from potential.recorded import Recorder, Recording
 from potential.table import fits_a_table
 from potential.targets import TargetFacts
+from train.lowrank import LowRank
 
 CONFIG = {"channels": 6, "message_channels": 4, "vector_channels": 3, "cutoff": 3.5}
 STATISTICS = Statistics(
@@ -114,9 +116,27 @@ def test_a_copy_records_for_itself(device: str) -> None:
     assert recorder.n_searches == 1
 
 
+def test_no_memory_for_a_recording(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error is told, at every call until there is some."""
+    recorder, real = Recorder(model("cpu"), skin=0.5), Recording.__init__
+    monkeypatch.setattr(Recording, "__init__", out_of_memory)
+    for _ in range(2):
+        with pytest.raises(torch.OutOfMemoryError):
+            recorder.predict(crystal())
+    monkeypatch.setattr(Recording, "__init__", real)
+    assert_follows(recorder, crystal())
+
+
+def out_of_memory(_: Recording, function: Callable[[], torch.Tensor], __: torch.device) -> None:
+    for _ in range(2):
+        function()
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
 def test_what_can_be_recorded() -> None:
     dipole = TargetFacts("dipole", "1o", "structure", "e Ang", (1.0,), ((),) * 4)
     both = Statistics(STATISTICS.elements, STATISTICS.e0, 0.3, 9.0, targets=(dipole,))
     assert fits_a_table(model("cpu"))
+    assert not fits_a_table(LowRank(model("cpu"), 2, 0))  # its updates are not in the network's own weights
     assert not fits_a_table(build({"network": "painn", "cutoff": 3.5}, STATISTICS))
     assert not fits_a_table(build({**CONFIG, "lmax_out": 1}, both))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import lzma
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,11 +16,12 @@ import torch
 from ase import Atoms
 from ase.io import read
 
+from potential.recorded import Recording
 from train.batches import Sample, normalized, prepare
 from train.config import Fit, Weights
 from train.data.dataset import Frame
 from train.plan import elements, make_potential, measure
-from train.recorded import KEPT, Recordings, may_record
+from train.recorded import KEPT, may_record
 from train.run import Run, start
 from train.soap import Soap
 from train.statistics import fit_e0
@@ -115,22 +118,61 @@ def test_few_recordings_are_kept() -> None:
     assert len(run.recordings.known) == KEPT
 
 
+def out_of_memory(_: Recording, function: Callable[[], torch.Tensor], __: torch.device) -> None:
+    for _ in range(2):
+        function()
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
 def test_no_memory_to_record(monkeypatch: pytest.MonkeyPatch) -> None:
     """The step is made without, and so is every one after it."""
     run, samples, fit = run_on("cpu", silicon(2), WEIGHTED)
     value, sums = gradient(run, samples, fit)
-    tried = []
-
-    def fail(*_: object) -> None:
-        tried.append(1)
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
     monkeypatch.setattr("train.step.may_record", lambda *_: True)
-    monkeypatch.setattr(Recordings, "gradient", fail)
+    monkeypatch.setattr(Recording, "__init__", out_of_memory)
     for _ in range(2):
         run.optimizer.zero_grad(set_to_none=True)
         assert fitting(run, samples, fit) == (value, sums)
-    assert len(tried) == 1
+        assert run.recordings.full
+
+
+def test_recordings_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory may be short because of what recordings hold: a step that is not recorded is tried again without them."""
+    run, samples, fit = run_on("cpu", silicon(2), WEIGHTED)
+    run.recordings.gradient(run.potential, run.weights, samples, fit)
+    expected = gradient(run, samples, fit)
+
+    def short(*arguments: Any) -> Any:
+        if run.recordings.known:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return gradient(*arguments)
+
+    monkeypatch.setattr("train.step.gradient", short)
+    run.optimizer.zero_grad(set_to_none=True)
+    assert fitting(run, samples, fit) == expected
+    assert not run.recordings.known
+
+
+def test_soap_without_memory_to_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing has moved, and it does not try again."""
+    weight = torch.randn(4, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    optimizer = Soap([weight], lr=0.1)
+    weight.grad = torch.ones(4, 3) + torch.eye(4, 3)
+    for _ in range(2):
+        optimizer.step()
+    before = [weight.detach().clone(), *(copy.deepcopy(list(optimizer.state[weight].values())))]
+    monkeypatch.setattr(Recording, "__init__", out_of_memory)
+    with torch.no_grad():
+        assert not optimizer._replay([(weight, optimizer.param_groups[0])])
+    assert not optimizer.record
+    for one, other in zip(before, [weight.detach(), *optimizer.state[weight].values()], strict=True):
+        assert torch.equal(torch.as_tensor(one), torch.as_tensor(other))
+
+
+def test_a_copied_soap_goes_on() -> None:
+    weight = torch.zeros(4, 3, requires_grad=True)
+    weight.grad = torch.eye(4, 3)
+    copy.deepcopy(Soap([weight], lr=0.1)).step()
 
 
 def test_who_may_record() -> None:

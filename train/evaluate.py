@@ -18,7 +18,7 @@ from train.data.dataset import Frame
 from train.loss import blank
 
 EVALUATION_ATOMS = 600  # atoms per batch
-ON_GPU = 10  # times as many on a GPU
+ON_GPU = 4  # times as many on a GPU
 PREDICTED = 50_000  # frames of a set in predictions.h5
 PART_ATOMS = 1_000_000  # whose predictions are held at a time (about 100 bytes each)
 

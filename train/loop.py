@@ -112,10 +112,15 @@ class Task:
         return epoch_batches(n_atoms(self.train), self.fit, epoch, edges)
 
 
+def records(run: Run) -> bool:
+    """Whether steps are recorded where they can be."""
+    return not run.recordings.full and getattr(run.optimizer, "record", True)
+
+
 def attempt(run: Run, task: Task, index: Index, samples: Sequence[Sample]) -> None:
     """One step with these samples, again where it can be made to fit, or none."""
     while True:
-        recorded = not run.recordings.full
+        recorded = records(run)
         try:
             train_step(run, samples, of_stage(task.fit, run), task.plan.rate(run))
             return
@@ -124,7 +129,7 @@ def attempt(run: Run, task: Task, index: Index, samples: Sequence[Sample]) -> No
             if not recover(run, failed, task.fit, task.say):
                 return
         finally:
-            if recorded and run.recordings.full:
+            if recorded and not records(run):
                 task.say(
                     "no memory is left to record steps: kernels are launched one by one from here on, slower"
                 )

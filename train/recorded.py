@@ -17,7 +17,8 @@ from train.config import Fit
 from train.loss import Targets, differences, penalties, spread, total
 
 LARGEST = 8192  # atoms of a batch; a GPU needs longer for more than for launching its kernels
-KEPT = 16  # recordings at a time; each keeps the memory of a step
+KEPT = 16  # recordings at a time
+KEPT_ATOMS = 4 * LARGEST  # of all of them; each keeps the memory of a step
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,11 @@ class Recordings:
     n_slots: int = 0  # as many as any batch needed so far
     full: bool = False  # there was no memory for one more: nothing is recorded from then on
 
+    @property
+    def n_atoms(self) -> int:
+        """Of all recordings."""
+        return sum(key.shape.n_atoms for key in self.known)
+
     def give_up(self) -> None:
         """Free their memory."""
         self.known, self.full = {}, True
@@ -111,7 +117,9 @@ class Recordings:
         whole = batch(samples, "cpu")
         n_atoms = len(whole.graph.positions)
         step = max(8, 2 ** ((n_atoms - 1).bit_length() - 4))  # so that few shapes serve all batches
-        self.n_slots = max(self.n_slots, -(-most_neighbors(whole.graph) // 4) * 4)
+        n_slots = -(-most_neighbors(whole.graph) // 4) * 4
+        if n_slots > self.n_slots:  # none of them serves any more
+            self.known, self.n_slots = {}, n_slots
         shape = Shape(-(-n_atoms // step) * step, self.n_slots, len(samples) + 1)
         labels = (whole.target.forces, whole.target.stress)
         key = Key(fit, shape, any(bool(torch.isfinite(x).any()) for x in labels))
@@ -119,12 +127,12 @@ class Recordings:
         species = potential.species_of.cpu()[whole.graph.atomic_numbers]
         parts = padded(whole, species, e0, shape)
         recorded = self.known.pop(key, None)
-        while len(self.known) >= KEPT:
+        while len(self.known) >= KEPT or (self.known and self.n_atoms + shape.n_atoms > KEPT_ATOMS):
             self.known.pop(next(iter(self.known)))
         self.known[key] = recorded = recorded or Recorded(potential, weights, key, parts)
         value, *sums = recorded(parts)
         for weight, slope in zip(weights, recorded.gradients, strict=True):
-            weight.grad = slope
+            weight.grad = slope  # until the next replay writes there
         return value, {name: sums[2 * k : 2 * k + 2] for k, name in enumerate(("energy", "forces", "stress"))}
 
 

@@ -19,6 +19,7 @@ from train.denoise import make_head
 from train.optimizers import make_optimizer
 from train.parallel import Ranks
 from train.recorded import Recordings
+from train.soap import Soap
 from train.state import pack, unpack
 from train.target import Target
 
@@ -84,6 +85,8 @@ def start(
     average = ExponentialMovingAverage(weights, decay=fit.ema)
     run = Run(potential, make_optimizer(weights, fit), average, identity or {}, head, ranks=ranks or Ranks())
     run.targets = targets or {}
+    if isinstance(run.optimizer, Soap) and run.ranks.size > 1:
+        run.optimizer.record = False  # other threads talk to other GPUs, which a recording does not bear
     return run
 
 

@@ -32,6 +32,9 @@ class Soap(torch.optim.Optimizer):
     Source: Vyas et al., SOAP: Improving and Stabilizing Shampoo using Adam (ICLR 2025), algorithm 3.
     """
 
+    record = True  # the kernels of a step, on a GPU
+    recorded: RecordedUpdate | None = None  # of all weights that have moved before
+
     def __init__(
         self,
         params: Iterable[Tensor],
@@ -49,8 +52,6 @@ class Soap(torch.optim.Optimizer):
             "damping": damping,
         }
         super().__init__(params, defaults)
-        self.record = True  # the kernels of a step, on a GPU
-        self.recorded: RecordedUpdate | None = None  # of all weights that have moved before
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch's; a recording of the tensors that were there before is dropped."""
@@ -63,23 +64,29 @@ class Soap(torch.optim.Optimizer):
         if closure is not None:
             raise ValueError("Soap.step takes no closure; compute the gradient before it")
         found = [(w, group) for group in self.param_groups for w in group["params"] if w.grad is not None]
-        if self.record and found and all(weight.is_cuda and self.state[weight] for weight, _ in found):
-            self._replay(found)
+        moved = found and all(weight.is_cuda and self.state[weight] for weight, _ in found)
+        if moved and self.record and self._replay(found):
             return
         for weight, group in found:
             assert weight.grad is not None
             self._update(weight, weight.grad, group)
 
-    def _replay(self, found: list[tuple[Tensor, dict[str, Any]]]) -> None:
+    def _replay(self, found: list[tuple[Tensor, dict[str, Any]]]) -> bool:
         """The same with one launch for all kernels: nothing but the gradients and the two factors differs from step to
-        step, but for the turns."""
+        step, but for the turns. False: nothing was done, since there is no memory for a recording; none is made again.
+        """
         weights = [weight for weight, _ in found]
         if self.recorded is None or not self.recorded.serves(weights):
-            self.recorded = RecordedUpdate([(w, self.state[w], group) for w, group in found])
+            try:
+                self.recorded = RecordedUpdate([(w, self.state[w], group) for w, group in found])
+            except torch.OutOfMemoryError:
+                self.record, self.recorded = False, None
+                return False
         for weight, _ in found:
             self.state[weight]["step"] += 1
         self.recorded([factors(self.state[w]["step"], group) for w, group in found])
         turn([self.state[weight] for weight, group in found if is_due(self.state[weight], group)])
+        return True
 
     def _update(self, weight: Tensor, slope: Tensor, group: dict[str, Any]) -> None:
         state, beta2 = self.state[weight], group["betas"][1]
@@ -111,8 +118,10 @@ class RecordedUpdate:
         self.slopes = [torch.zeros_like(weight) for weight, *_ in moved]
         self.factors = torch.ones(len(moved), 2, dtype=torch.float64, device=device)
         kept = [x.clone() for x in self.touched()]
-        self.recording = Recording(self._update, device)
-        torch._foreach_copy_(self.touched(), kept)  # undoes what was done to record
+        try:
+            self.recording = Recording(self._update, device)
+        finally:
+            torch._foreach_copy_(self.touched(), kept)  # undoes what was done to record
 
     def touched(self) -> list[Tensor]:
         """All that an update changes."""

@@ -97,6 +97,9 @@ def fitting(
             raise
         problem = (str(error) or "out of memory").splitlines()[0]
     run.optimizer.zero_grad(set_to_none=True)
+    if run.recordings.known:  # what they hold may be all that is wanting
+        run.recordings.give_up()
+        return fitting(run, samples, fit, counts)
     raise OutOfMemory(
         f"step {run.step}: {problem}"
     )  # out here: the traceback of `error` would keep the tensors

@@ -109,8 +109,8 @@ def choose_workers(fit: Fit, frames: Sequence[Frame], ranks: int) -> tuple[Fit, 
     if fit.workers >= 0:
         idle = f"workers = {fit.workers} changes nothing: only a set made by potential-prepare is read by workers"
         return fit, [idle] * (fit.workers > 0 and not prepared)
-    most = GPU_WORKERS if fit.device.startswith("cuda") else 1
-    n = min(most, max(0, cores() // ranks - 1)) if prepared else 0
+    spare = cores() // ranks - 1 if fit.device.startswith("cuda") else int(cores() > ranks)
+    n = min(GPU_WORKERS, max(0, spare)) if prepared else 0
     reason = (
         "to read the prepared set while a step is computed"
         if n
