@@ -112,7 +112,7 @@ def choose_workers(fit: Fit, frames: Sequence[Frame], ranks: int) -> tuple[Fit, 
     spare = cores() // ranks - 1 if fit.device.startswith("cuda") else int(cores() > ranks)
     n = min(GPU_WORKERS, max(0, spare)) if prepared else 0
     reason = (
-        "to read the prepared set while a step is computed"
+        f"{'reads' if n == 1 else 'read'} the prepared set while a step is computed"
         if n
         else "no core is left to read the prepared set beside"
     )

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from bench.provenance import ROOT
 
 RESULTS = ROOT / "docs" / "results"
-COLORS = {"potential-train": "#0072b2", "mace-64": "#d55e00", "mace-stock": "#e69f00"}
+COLORS = {"potential-train": "#0072b2", "mace-64": "#d55e00", "mace-stock": "#e69f00", "painn-128": "#009e73",
+          "painn-128-fast": "#cc79a7"}  # fmt: skip
 TITLES = {
     ("acac", "test_MD_300K"): "acetylacetone, 300 K",
     ("acac", "test_MD_600K"): "acetylacetone, 600 K",
@@ -29,12 +30,12 @@ PUBLISHED = {  # RMSE, meV/Å, of MACE fully trained: Batatia et al., arXiv:2206
 
 def main() -> None:
     rows = [json.loads(line) for line in (RESULTS / "accuracy.jsonl").read_text().splitlines()]
-    points: dict[tuple[str, str], dict[str, dict[float, list[float]]]] = defaultdict(
+    points: dict[tuple[str, str], dict[str, dict[int, list[float]]]] = defaultdict(
         lambda: defaultdict(lambda: defaultdict(list))
     )
     for row in rows:
         for test, errors in row["errors"].items():
-            points[row["data"], test][row["contestant"]][row["minutes"] * row["threads"]].append(
+            points[row["data"], test][row["contestant"]][round(row["minutes"] * row["threads"])].append(
                 errors["forces_rmse"]
             )
     panels = [key for key in TITLES if key in points]
@@ -61,11 +62,14 @@ def main() -> None:
         times = sorted({minutes for series in points[key].values() for minutes in series})
         axes.set(xscale="log", yscale="log", title=TITLES[key], xlabel="core minutes of training")
         axes.title.set_fontsize(10)
-        axes.set_xticks(times, [f"{minutes:g}" for minutes in times])
+        axes.set_xticks(times, [f"{minutes}" for minutes in times])
         axes.set_xticks([], minor=True)
         axes.yaxis.set_major_formatter("{x:.0f}")
         axes.yaxis.set_minor_formatter("{x:.0f}")
         axes.tick_params(axis="y", which="both", labelsize=7)
+        low, high = axes.get_ylim()
+        axes.set_ylim(low / 1.2, high * 1.2)
+        axes.set_xlim(times[0] / 2, times[-1] * 2)
         axes.grid(True, which="both", color="#e6e6e6", linewidth=0.6)
     figure.axes[0].set_ylabel("force RMSE, meV/Å")
     figure.legend(entries.values(), entries, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
