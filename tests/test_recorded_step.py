@@ -16,8 +16,9 @@ import torch
 from ase import Atoms
 from ase.io import read
 
+from potential.physics import predict
 from potential.recorded import Recording
-from train.batches import Sample, normalized, prepare
+from train.batches import Sample, batch, normalized, prepare
 from train.config import Fit, Weights
 from train.data.dataset import Frame
 from train.plan import elements, make_potential, measure
@@ -87,10 +88,20 @@ def both(run: Run, samples: list[Sample], fit: Fit) -> None:
 def test_gradients_of_crystals_of_all_sizes(device: str, loss: str) -> None:
     """With and without stress and forces, weighted; one recording serves another batch of its shape."""
     run, samples, fit = run_on(device, silicon(6), replace(WEIGHTED, loss=loss))
-    for batch in (samples, samples[::-1], samples[:2], samples[3:5]):
-        both(run, batch, fit)
+    for some in (samples, samples[::-1], samples[:2], samples[3:5]):
+        both(run, some, fit)
     assert len(run.recordings.known) <= 3
     assert run.recordings.n_slots % 4 == 0
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_weights_in_another_graph(device: str) -> None:
+    """What somebody else holds of the same weights does not matter, for the first recording and for a later one."""
+    run, samples, fit = run_on(device, silicon(4), WEIGHTED)
+    held = predict(run.potential, batch(samples, device).graph, create_graph=True)
+    for some in (samples, samples[:1]):
+        both(run, some, fit)
+    assert held.energy.requires_grad
 
 
 @pytest.mark.parametrize("device", DEVICES)

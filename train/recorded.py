@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from potential.model import Potential
-from potential.physics import pull_back
+from potential.physics import Prediction, pull_back
 from potential.recorded import Recording
 from potential.table import Shape, Table, fits_a_table, most_neighbors, predict, tabulate
 from train.batches import Sample, batch
@@ -30,11 +30,25 @@ class Key:
     slopes: bool  # forces or stress are labelled
 
 
+class Predictor(nn.Module):
+    """`predict` as a module, which `torch.func.functional_call` can give other weights."""
+
+    def __init__(self, potential: Potential):
+        super().__init__()
+        self.potential = potential
+
+    def forward(self, table: Table, forces: bool) -> tuple[Prediction, Tensor]:
+        return predict(self.potential, table, create_graph=True, forces=forces)
+
+
 class Recorded:
     """The gradient of the loss of a batch of one shape."""
 
     def __init__(self, potential: Potential, weights: Sequence[Tensor], key: Key, parts: Parts):
         self.potential, self.weights, self.key = potential, weights, key
+        self.predictor = Predictor(potential)
+        names = {id(w): name for name, w in self.predictor.named_parameters()}
+        self.names = [names[id(w)] for w in weights]
         self.parts = parts.to(potential.species_of.device)
         self.gradients: Sequence[Tensor] = []
         self.recording = Recording(self._evaluate, potential.species_of.device)
@@ -47,10 +61,14 @@ class Recorded:
 
     def _evaluate(self) -> Tensor:
         fit, scale, (table, target) = self.key.fit, self.potential.statistics.scale, self.parts.pair
-        prediction, _ = predict(self.potential, table, create_graph=True, forces=self.key.slopes)
+        # Leaves of its own with the same memory: a weight that is still in some graph, of a validation say, belongs to
+        # that graph's stream, for which nothing that is recorded may wait.
+        leaves = [w.detach().requires_grad_() for w in self.weights]
+        named = dict(zip(self.names, leaves, strict=True))
+        prediction, _ = torch.func.functional_call(self.predictor, named, (table, self.key.slopes))
         difference = differences(prediction, table, target)
         loss = total(penalties(difference, fit, scale, spread(self.parts.weights, table)), fit)
-        self.gradients = pull_back([loss], list(self.weights))
+        self.gradients = pull_back([loss], leaves)
         sums = [x for d, known in difference.values() for x in (d.detach().square().sum(), known.sum())]
         return torch.stack([x.double() for x in (loss.detach(), *sums)])
 
