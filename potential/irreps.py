@@ -21,27 +21,28 @@ def harmonics_table(lmax: int) -> Tensor:
     """The matrix that takes the monomials of `monomials` to spherical harmonics, float64.
 
     Returns:
-        shape (1 + 3 + ... + 3^lmax, (lmax+1)^2); each order is a symmetric traceless tensor.
+        shape (number of monomials, (lmax+1)^2); order l is made of the monomials of degree l.
     """
-    sample = torch.from_numpy(np.ascontiguousarray(lebedev_rule(15)[0].T))
-    table, start = [], 0
+    points, _ = lebedev_rule(max(2 * lmax + 1, LEBEDEV_DEGREES[0]))  # enough of them to tell monomials apart
+    sample = torch.from_numpy(np.ascontiguousarray(points.T))
     powers = monomials(sample, lmax)
+    table, start = powers.new_zeros(powers.shape[1], (lmax + 1) ** 2), 0
     for l in range(lmax + 1):
+        stop = start + (l + 1) * (l + 2) // 2
         values = o3.spherical_harmonics(l, sample, normalize=False, normalization="component")
-        block = torch.zeros(powers.shape[1], 2 * l + 1, dtype=torch.float64)
-        width = 3**l
-        block[start : start + width] = torch.linalg.pinv(powers[:, start : start + width]) @ values
-        table.append(block)
-        start += width
-    return torch.cat(table, dim=1)
+        table[start:stop, l * l : (l + 1) ** 2] = torch.linalg.pinv(powers[:, start:stop]) @ values
+        start = stop
+    return table
 
 
 def monomials(unit: Tensor, lmax: int) -> Tensor:
-    """1, r, r (x) r, ... up to order lmax, concatenated: (..., 3) -> (..., 1 + 3 + ... + 3^lmax)."""
-    powers = [torch.ones_like(unit[..., :1])]
-    for _ in range(lmax):
-        powers.append((powers[-1].unsqueeze(-1) * unit.unsqueeze(-2)).flatten(-2))
-    return torch.cat(powers, dim=-1)
+    """The products x^a y^b z^c of degree a + b + c = 0, then 1 ... lmax: (..., 3) -> (..., C(lmax+3, 3))."""
+    x, y, z = unit.split(1, dim=-1)
+    degrees = [torch.ones_like(x)]
+    for l in range(lmax):
+        last = degrees[-1]  # in the last l + 1 of them there is no x, in the very last no y
+        degrees.append(torch.cat([x * last, y * last[..., -l - 1 :], z * last[..., -1:]], dim=-1))
+    return torch.cat(degrees, dim=-1)
 
 
 def spherical_harmonics(unit: Tensor, table: Tensor, lmax: int) -> Tensor:

@@ -59,7 +59,7 @@ class EquivariantConfig:
     channels: int = dial(64, "scalar features of an atom: the width of the network", (1, 4096))
     message_channels: int = dial(32, "channels of the messages that are summed over neighbors", (1, 4096))
     vector_channels: int = dial(16, "vectors of an atom (l of 1), half as many for every next l", (1, 4096))
-    lmax: int = dial(2, "highest degree l of the spherical harmonics of an edge", (1, 3))
+    lmax: int = dial(2, "highest degree l of the spherical harmonics of an edge", (1, 6))
     hidden_lmax: int = dial(2, "highest l of the features between layers; at most lmax", (0, 3))
     correlation: int = dial(3, "factors of the product of features: body order minus one", (1, 4))
     n_layers: int = dial(2, "rounds of message passing; each reaches one cutoff further", (1, 4))
