@@ -37,7 +37,7 @@ def harmonics_table(lmax: int) -> Tensor:
 
 def monomials(unit: Tensor, lmax: int) -> Tensor:
     """The products x^a y^b z^c of degree a + b + c = 0, then 1 ... lmax: (..., 3) -> (..., C(lmax+3, 3))."""
-    x, y, z = unit.split(1, dim=-1)
+    x, y, z = torch.split(unit, 1, dim=-1)
     degrees = [torch.ones_like(x)]
     for l in range(lmax):
         last = degrees[-1]  # in the last l + 1 of them there is no x, in the very last no y

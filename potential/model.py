@@ -141,13 +141,16 @@ def build(
     return Potential(network, head, statistics, targets).to(dtype)
 
 
-def presets(network: str) -> dict[str, dict[str, Any]]:
-    """What each preset (tiny, small, medium, large) makes of the dials of a network.
+def presets(network: str, crystals: bool = False) -> dict[str, dict[str, Any]]:
+    """What each preset (tiny, small, medium, large) makes of the dials of a network; of crystals where it has others.
 
     Raises:
         ValueError: an unknown network, with the nearest known one.
     """
-    found: dict[str, dict[str, Any]] = architecture(network)[0].presets
+    dials = architecture(network)[0]
+    found: dict[str, dict[str, Any]] = (
+        getattr(dials, "crystals", dials.presets) if crystals else dials.presets
+    )
     return found
 
 

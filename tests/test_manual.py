@@ -100,8 +100,10 @@ def test_printed_file_explains_the_dials_of_the_network(
 def test_every_network_has_every_preset_and_small_is_its_default(network: str) -> None:
     assert tuple(presets(network)) == PRESETS == SIZES
     assert settings_of({"network": network, **presets(network)["small"]})[1] == NETWORKS[network][0]()
-    for dials in presets(network).values():
-        settings_of({"network": network, **dials})
+    for crystals in (False, True):
+        assert tuple(presets(network, crystals)) == SIZES
+        for dials in presets(network, crystals).values():
+            settings_of({"network": network, **dials})
 
 
 def test_a_printed_default_is_not_given(

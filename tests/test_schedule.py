@@ -144,7 +144,7 @@ def test_patience_ends_the_first_stage_and_then_the_second(
         in capsys.readouterr().out
     )
     if "epochs" in length:  # all of the second stage, where it does get better
-        improving = replace(two, patience=2, learning_rate=0.003)
+        improving = replace(two, patience=2, learning_rate=0.0005)
         run, steps = trained(tmp_path / "three", frames, improving, "done", worse_until=4)
         assert [weight for _, _, weight in steps] == [1.0] * 16 + [10.0] * 20
         assert make_plan(improving, 4).done(run) == 1
@@ -225,12 +225,18 @@ def test_penalties_are_means_over_all_labels() -> None:
 def test_the_best_model_has_least_of_what_is_minimized() -> None:
     e: dict[str, float | int | None] = {"energy_rmse": 3.0, "forces_rmse": 2.0, "stress_rmse": 5.0}
     e |= {"energy_mae": 1.0, "forces_mae": 0.5, "stress_mae": 4.0}
-    assert score(e, Fit(energy_weight=2.0)) == 2 * 9 + 4
-    assert score(e, Fit(energy_weight=2.0, loss="mae")) == 2.5
-    assert score({**e, "energy_rmse": None}, Fit()) == 4
-    assert score(e, Fit(energy_weight=0.0, forces_weight=0.0, stress_weight=2.0)) == 50
+    assert score(e, Fit(energy_weight=2.0)) == pytest.approx((3.0 * 3.0 * 2.0) ** (1 / 3))
+    assert score(e, Fit(energy_weight=2.0, loss="mae")) == pytest.approx(0.5 ** (1 / 3))
+    assert score({**e, "energy_rmse": None}, Fit()) == pytest.approx(2)
+    assert score(e, Fit(energy_weight=0.0, forces_weight=0.0, stress_weight=2.0)) == pytest.approx(5)
     stress_only = {**e, "energy_rmse": None, "forces_rmse": None}
-    assert score(stress_only, Fit(stress_weight=2.0)) == 50  # 0 would make the first model the best forever
+    assert score(stress_only, Fit(stress_weight=2.0)) == pytest.approx(
+        5
+    )  # 0: the first would be best forever
+    assert score({**e, "forces_rmse": 0.0}, Fit()) == 0
+    assert math.isnan(score({**e, "forces_rmse": math.nan}, Fit()))
+    halved = [score({**e, name: 0.5 * (e[name] or 0.0)}, Fit()) for name in ("energy_rmse", "forces_rmse")]
+    assert halved[0] == pytest.approx(halved[1])  # however different their sizes
     run = Run.__new__(Run)
     run.stage = 2
     two = of_stage(Fit(stage_two_energy_weight=7.0), run)

@@ -76,19 +76,25 @@ def shuffled(n: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]
     return [order[k : k + batch_size] for k in range(0, n, batch_size)]
 
 
-def in_order(samples: Iterable[Sample], max_atoms: int, device: str) -> Iterator[Sample]:
-    """Batches in the given order, each of at most `max_atoms` atoms or a single structure."""
+def in_order(samples: Iterable[Sample], max_atoms: int) -> Iterator[list[Sample]]:
+    """Groups in the given order, each of at most `max_atoms` atoms or a single structure."""
     pending: list[Sample] = []
     n_atoms = 0
     for sample in samples:
         size = len(sample.graph.positions)
         if pending and n_atoms + size > max_atoms:
-            yield batch(pending, device)
+            yield pending
             pending, n_atoms = [], 0
         pending.append(sample)
         n_atoms += size
     if pending:
-        yield batch(pending, device)
+        yield pending
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """CUDA has a type for it, the allocator of the CPU only words."""
+    words = ("not enough memory", "can't allocate memory", "out of memory")
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(w in str(error) for w in words)
 
 
 def measured(samples: Iterable[Sample]) -> tuple[float, float]:

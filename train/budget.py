@@ -78,7 +78,8 @@ def costs(potential: Potential, model: Mapping[str, Any], task: Task) -> list[Co
     if task.fit.start:
         return [measure_cost(str(model.get("preset") or OWN), potential, task)]
     found = []
-    of_network = presets(model["network"])
+    some = [task.train[k] for k in range(min(20, len(task.train)))]
+    of_network = presets(model["network"], sum(bool(s.graph.pbc.all()) for s in some) > len(some) / 2)
     dials = {key for preset in of_network.values() for key in preset}
     for name, sizes in of_network.items():
         own = name == model.get("preset")

@@ -170,7 +170,8 @@ def _without_preset(model: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of the model, of a given TOML file, without the dials that its preset set."""
     from potential.model import presets  # heavy, and rarely needed
 
-    dials = {key for preset in presets(model.get("network", NETWORK)).values() for key in preset}
+    network = model.get("network", NETWORK)
+    dials = {k for crystals in (False, True) for dials in presets(network, crystals).values() for k in dials}
     return {k: v for k, v in model.items() if k not in dials}
 
 
@@ -210,7 +211,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
         return 1
     except (MemoryError, RuntimeError) as error:
-        from train.step import is_out_of_memory
+        from train.batches import is_out_of_memory
 
         if not is_out_of_memory(error):
             raise

@@ -12,7 +12,7 @@ import numpy as np
 from potential.model import Potential
 from potential.physics import predict
 from potential.targets import TargetFacts, as_labelled
-from train.batches import Sample, in_order
+from train.batches import Sample, batch, in_order, is_out_of_memory
 from train.columns import places, trajectories
 from train.data.dataset import Frame
 from train.loss import blank
@@ -62,14 +62,25 @@ def evaluate_parts(
     parts: list[Predictions] = []
     size = 0
     most_at_once = EVALUATION_ATOMS * (ON_GPU if device.startswith("cuda") else 1)
-    for b in in_order(samples, most_at_once, device):
-        parts.append(_predict(potential, b))
-        size += len(b.graph.positions)
+    for group in in_order(samples, most_at_once):
+        parts += _fitting(potential, group, device)
+        size += sum(len(s.graph.positions) for s in group)
         if size >= most:
             yield _joined(parts)
             parts, size = [], 0
     if parts:
         yield _joined(parts)
+
+
+def _fitting(potential: Potential, samples: Sequence[Sample], device: str) -> list[Predictions]:
+    """Of all at once, or of one half after the other where memory is short."""
+    try:
+        return [_predict(potential, batch(samples, device))]
+    except (MemoryError, RuntimeError) as error:
+        if len(samples) == 1 or not is_out_of_memory(error):
+            raise
+    middle = len(samples) // 2  # out here: the traceback of `error` would keep the tensors
+    return [p for half in (samples[:middle], samples[middle:]) for p in _fitting(potential, half, device)]
 
 
 def _predict(potential: Potential, b: Sample) -> Predictions:

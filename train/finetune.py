@@ -33,9 +33,7 @@ from train.sets import Sets
 from train.statistics import E0Fit, fit_e0
 from train.target_facts import require_energies, with_more
 
-SIGNIFICANT = (
-    0.05  # eV/atom; energies that are further off come from another method, not from the model's errors
-)
+SIGNIFICANT = 0.05  # eV/atom; energies further off come from another method, not from the model's errors
 MODEL = "model.safetensors"  # in the directory of a run
 KEPT, MOVED = "starting model", "starting model, moved"
 
@@ -83,7 +81,8 @@ def adopt(config: Config, start: Potential) -> tuple[dict[str, Any], list[str]]:
     """
     given, path = config.model, config.fit.start
     own, why = raised(configuration(start), start, config)
-    preset = next((p for p, dials in presets(own["network"]).items() if dials.items() <= own.items()), None)
+    known = [pair for crystals in (False, True) for pair in presets(own["network"], crystals).items()]
+    preset = next((p for p, dials in known if dials.items() <= own.items()), None)
     settings({**own, **{k: v for k, v in given.items() if k != "preset"}})  # did-you-mean
     for key, value in given.items():
         has = preset or "none" if key == "preset" else own[key]

@@ -42,14 +42,15 @@ def model_options(network: str = Model().network) -> list[Option]:
     preset, architecture = options(Model)
     found = [preset, replace(architecture, choices=tuple(NETWORKS))]
     for dial in options(NETWORKS[network][0]):
-        sizes = {
-            name: values[dial.name]
-            for name, values in presets(network).items()
-            if values.get(dial.name, dial.default) != dial.default
-        }
         text = dial.text
-        if sizes:
-            text += f"; preset {', '.join(f'{name}: {value}' for name, value in sizes.items())}"
+        for whose, crystals in (("preset", False), ("of crystals", True)):
+            sizes = {
+                name: values[dial.name]
+                for name, values in presets(network, crystals).items()
+                if values.get(dial.name, dial.default) != dial.default
+            }
+            if sizes and (not crystals or presets(network) != presets(network, True)):
+                text += f"; {whose} {', '.join(f'{name}: {value}' for name, value in sizes.items())}"
         if dial.name == "cutoff":
             text += "; not given: from the density of the data"
         found.append(replace(dial, text=text))

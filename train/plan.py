@@ -50,7 +50,11 @@ def choose_model(config: Config, frames: Sequence[Frame]) -> tuple[dict[str, Any
         kinds = ", ".join(["energies and force components", *config.targets])
         why.append(f"preset {preset}: {n:,} labels ({kinds}) to learn from")
     network = given.pop("network", NETWORK)
-    model = {"network": network, **presets(network)[preset], **given}
+    of_crystals = presets(network, True)[preset]
+    crystals = are_crystals(frames) and presets(network)[preset] != of_crystals
+    model = {"network": network, **(of_crystals if crystals else presets(network)[preset]), **given}
+    if crystals:
+        why.append(f"crystals: {' '.join(f'{k}={model[k]}' for k in of_crystals)}, as {preset} is for them")
     if "cutoff" not in given:
         model["cutoff"], text = choose_cutoff(frames)
         why.append(text)
@@ -65,6 +69,11 @@ def choose_model(config: Config, frames: Sequence[Frame]) -> tuple[dict[str, Any
         settings(model)
         why.append(f"lmax_out {needed}: for {', '.join(config.targets)}")
     return {"preset": preset, **model}, why
+
+
+def are_crystals(frames: Sequence[Frame]) -> bool:
+    """Whether most structures are periodic in three directions."""
+    return sum(bool(f.atoms.pbc.all()) for f in frames) > len(frames) / 2
 
 
 def choose_cutoff(frames: Sequence[Frame]) -> tuple[float, str]:

@@ -141,10 +141,11 @@ def score(
     targets: Mapping[str, float] | None = None,
     scale: float = 1.0,
 ) -> float:
-    """What the best model has least of: weighted squares of the errors of energy and forces (of stress where neither
-    counts and is known), or with the loss `mae` their weighted mean absolute values. Errors of `targets` (name ->
-    weight), relative to their unit in the loss, count as forces of that many `scale` (eV/Å)."""
-    kind, power = ("mae", 1) if fit.loss == "mae" else ("rmse", 2)
+    """What the best model has least of: the weighted geometric mean of the errors of energy and forces (of stress where
+    neither counts and is known), root mean squares or with the loss `mae` mean absolute values. So a tenth less of
+    either counts the same, however large it is: in a sum of squares the forces would decide alone. Errors of
+    `targets` (name -> weight), relative to their unit in the loss, count as forces of that many `scale` (eV/Å)."""
+    kind = "mae" if fit.loss == "mae" else "rmse"
     weights = {"energy": fit.energy_weight, "forces": fit.forces_weight}
     if not any(weight and errors[f"{name}_{kind}"] is not None for name, weight in weights.items()):
         weights = {"stress": fit.stress_weight}
@@ -152,4 +153,6 @@ def score(
     for name, weight in (targets or {}).items():
         error, unit = errors.get(f"{name}_{kind}"), errors.get(f"{name}_unit")
         known.append((weight, 1e3 * scale * error / unit if error is not None and unit else None))
-    return sum(weight * value**power for weight, value in known if value is not None)
+    pairs = [(weight, value) for weight, value in known if weight and value is not None]
+    logarithms = sum(weight * (math.log(value) if value else -math.inf) for weight, value in pairs)
+    return math.exp(logarithms / sum(weight for weight, _ in pairs)) if pairs else 0.0

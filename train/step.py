@@ -12,7 +12,7 @@ from torch import Tensor
 from potential.graph import Graph
 from potential.physics import predict
 from potential.targets import as_labelled
-from train.batches import Sample, batch
+from train.batches import Sample, batch, is_out_of_memory
 from train.config import Fit
 from train.denoise import Slope, draw_noise, labelled_atoms, predict_noise
 from train.loss import blank, differences, penalties, spread, total, units
@@ -184,12 +184,6 @@ def add(sums: Sums, more: Sums) -> None:
     for name, (value, n) in more.items():
         old = sums.get(name, [0.0, 0])
         sums[name] = [old[0] + value, old[1] + n]
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """CUDA has a type for it, the allocator of the CPU only words."""
-    words = ("not enough memory", "can't allocate memory", "out of memory")
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(w in str(error) for w in words)
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,13 @@ class EquivariantConfig:
         "medium": {"channels": 96, "message_channels": 48, "vector_channels": 24},
         "large": {"channels": 128, "message_channels": 64, "vector_channels": 32, "lmax": 3},
     }  # fmt: skip
+    crystals: ClassVar = {  # what an order of the harmonics brings for them, width does not
+        "tiny": {"channels": 16, "message_channels": 8, "vector_channels": 4, "lmax": 4,
+                 "hidden_lmax": 1, "correlation": 2},
+        "small": {"channels": 32, "message_channels": 16, "vector_channels": 8, "lmax": 4},
+        "medium": {"channels": 48, "message_channels": 24, "vector_channels": 12, "lmax": 4},
+        "large": {"channels": 64, "message_channels": 32, "vector_channels": 16, "lmax": 6},
+    }  # fmt: skip
 
     channels: int = dial(64, "scalar features of an atom: the width of the network", (1, 4096))
     message_channels: int = dial(32, "channels of the messages that are summed over neighbors", (1, 4096))
