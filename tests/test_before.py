@@ -8,23 +8,30 @@ import lzma
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from ase import Atoms
 from ase.io import read, write
 
+from potential import Statistics, build
+from potential.model import presets
 from train.batches import Sample
 from train.budget import Cost, advice, budget_text
 from train.cli import main
-from train.config import PRESETS, Fit
+from train.config import PRESETS, Config, Fit
+from train.data.dataset import Frame
 from train.find_lr import RangeTest
 from train.loop import Task
 from train.parallel import Ranks
+from train.plan import choose_model
 from train.precision import tf32
 from train.prepared.cli import main as prepare
 from train.schedule import make_plan
 from train.stream import Fetch, feeding
+from train.toml import update
 
 DATA = Path(__file__).parents[1] / "data"
 QUICK = ["--preset", "tiny", "--set", "model.channels=8", "--set", "fit.batch_size=4"]
@@ -56,6 +63,41 @@ def test_dry_run_says_what_a_run_costs(
     assert main(["train.xyz", "--epochs", "6", "--output", "run", *QUICK]) == 0
     real = sum(path.stat().st_size for path in Path("run").iterdir())
     assert real == pytest.approx(disk, rel=0.2)
+
+
+def silicon() -> list[Atoms]:
+    text = lzma.decompress((DATA / "mlearn/Si_train.extxyz.xz").read_bytes()).decode()
+    rows: list[Atoms] = read(io.StringIO(text), ":20", format="extxyz")
+    return rows
+
+
+def test_crystals_have_presets_of_their_own(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where most frames are periodic; a network that has none for them keeps those it has."""
+    periodic = [Frame(a, a.get_potential_energy(), a.get_forces(), None, "si", 0) for a in silicon()]
+    single = [replace(f, atoms=Atoms("Si")) for f in periodic[:9]]
+    slab = [replace(f, atoms=Atoms("Si", cell=(5, 5, 9), pbc=(True, True, False))) for f in periodic]
+    small = {"model": {"preset": "small"}}
+    for frames, crystals in ((periodic, True), (periodic + single, True), (slab, False), (single, False)):
+        model, why = choose_model(update(Config(), small), frames)
+        assert model.items() >= presets("equivariant", crystals)["small"].items()
+        assert any("crystals: channels=32" in line for line in why) == crystals
+    assert presets("equivariant", True)["small"]["lmax"] == 4
+    model, why = choose_model(update(Config(), {"model": {"preset": "small", "lmax": 3}}), periodic)
+    assert (model["lmax"], model["channels"]) == (3, 32)
+    assert any("lmax=3" in line for line in why)
+    model, why = choose_model(update(Config(), {"model": {"preset": "small", "network": "painn"}}), periodic)
+    assert model.items() >= presets("painn")["small"].items()
+    assert not any("crystals" in line for line in why)
+    monkeypatch.setattr("train.budget.SECONDS", 0.0)
+    write("si.xyz", silicon())
+    assert main(["si.xyz", "--dry-run", "--epochs", "6", "--output", "run"]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith(tuple(PRESETS))]
+    facts = Statistics(("Si",), (0.0,), 1.0, 20.0)
+    for preset, row in zip(PRESETS, rows, strict=True):
+        potential = build(presets("equivariant", True)[preset], facts)
+        assert row[1] == f"{sum(p.numel() for p in potential.parameters()):,}"
 
 
 def table(name: str) -> list[dict[str, str]]:

@@ -58,6 +58,9 @@ FLAGSHIP = [
     (3, 0, 4, 1),
     (3, 2, 1, 4),
     (3, 3, 3, 2),
+    (4, 2, 3, 2),
+    (5, 1, 2, 1),
+    (6, 2, 1, 2),
 ]
 NAMES = ("lmax", "hidden_lmax", "correlation", "n_layers")
 DIALS: list[tuple[str, dict[str, int]]] = [

@@ -19,10 +19,11 @@ from ase.io import read, write
 
 from potential.checkpoint import read as read_tensors
 from train import plan, step
-from train.batches import Sample, normalized, prepare
+from train.batches import Sample, batch, normalized, prepare
 from train.cli import main
 from train.config import Fit, Weights
 from train.data.dataset import Frame
+from train.evaluate import evaluate
 from train.plan import elements, make_potential, measure
 from train.run import Run, start
 from train.state import pack
@@ -273,3 +274,28 @@ def test_too_many_threads_are_said_and_left_as_they_are(
     finally:
         torch.set_num_threads(before)
     assert ("OMP_NUM_THREADS=1" in text, "500 ms a step instead of the 1000 of 3" in text) == (said, said)
+
+
+def test_evaluations_take_halves_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Down to single structures; one that does not fit alone is an error, as is anything else."""
+    run, samples = run_of(silicon(7), Fit(dtype="float64"))
+    whole, sizes = evaluate(run.potential, samples, "cpu"), []
+
+    def short(most: int, words: str = "CUDA out of memory") -> Callable[[Sequence[Sample], str], Sample]:
+        def attempt(some: Sequence[Sample], device: str) -> Sample:
+            sizes.append(len(some))
+            if len(some) > most:
+                raise RuntimeError(words)
+            return batch(some, device)
+
+        return attempt
+
+    monkeypatch.setattr("train.evaluate.batch", short(2))
+    halves = evaluate(run.potential, samples, "cpu")
+    assert sizes == [7, 3, 1, 2, 4, 2, 2]
+    for name, values in whole.arrays().items():
+        np.testing.assert_allclose(halves.arrays()[name], values, rtol=1e-9, atol=1e-12)
+    for most, words in ((0, "CUDA out of memory"), (2, "something else")):
+        monkeypatch.setattr("train.evaluate.batch", short(most, words))
+        with pytest.raises(RuntimeError, match=words):
+            evaluate(run.potential, samples, "cpu")
