@@ -18,13 +18,8 @@ LEBEDEV_DEGREES = (3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31)
 
 
 def harmonics_table(lmax: int) -> Tensor:
-    """The matrix that takes the monomials of `monomials` to spherical harmonics, float64.
-
-    Returns:
-        shape (number of monomials, (lmax+1)^2); order l is made of the monomials of degree l.
-    """
-    points, _ = lebedev_rule(max(2 * lmax + 1, LEBEDEV_DEGREES[0]))  # enough of them to tell monomials apart
-    sample = torch.from_numpy(np.ascontiguousarray(points.T))
+    """The matrix from the products of `monomials` to spherical harmonics, float64: (n_monomials, (lmax+1)^2)."""
+    sample = torch.from_numpy(np.ascontiguousarray(lebedev_rule(15)[0].T))
     powers = monomials(sample, lmax)
     table, start = powers.new_zeros(powers.shape[1], (lmax + 1) ** 2), 0
     for l in range(lmax + 1):

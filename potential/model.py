@@ -141,16 +141,14 @@ def build(
     return Potential(network, head, statistics, targets).to(dtype)
 
 
-def presets(network: str, crystals: bool = False) -> dict[str, dict[str, Any]]:
-    """What each preset (tiny, small, medium, large) makes of the dials of a network; of crystals where it has others.
+def presets(network: str, dense: bool = False) -> dict[str, dict[str, Any]]:
+    """What each preset makes of the dials of a network; of dense structures, if it has others for these.
 
     Raises:
         ValueError: an unknown network, with the nearest known one.
     """
     dials = architecture(network)[0]
-    found: dict[str, dict[str, Any]] = (
-        getattr(dials, "crystals", dials.presets) if crystals else dials.presets
-    )
+    found: dict[str, dict[str, Any]] = getattr(dials, "dense", dials.presets) if dense else dials.presets
     return found
 
 

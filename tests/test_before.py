@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 import torch
 from ase import Atoms
+from ase.build import bulk, molecule
 from ase.io import read, write
 
-from potential import Statistics, build
+from potential import Statistics, build, from_atoms
 from potential.model import presets
 from train.batches import Sample
 from train.budget import Cost, advice, budget_text
@@ -26,7 +27,7 @@ from train.data.dataset import Frame
 from train.find_lr import RangeTest
 from train.loop import Task
 from train.parallel import Ranks
-from train.plan import choose_model
+from train.plan import choose_model, coordination
 from train.precision import tf32
 from train.prepared.cli import main as prepare
 from train.schedule import make_plan
@@ -71,25 +72,37 @@ def silicon() -> list[Atoms]:
     return rows
 
 
-def test_crystals_have_presets_of_their_own(
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("fcc", 12), ("bcc", 14), ("diamond", 4), ("rocksalt", 6), ("C60", 3), ("CH3CH2OH", 13 / 9)],
+)
+def test_coordination(name: str, expected: float) -> None:
+    """An atom alone has no neighbors, and is an atom."""
+    solids = ("fcc", "bcc", "diamond", "rocksalt")
+    atoms = bulk("NaCl" if name == "rocksalt" else "X", name, 5.0) if name in solids else molecule(name)
+    graph, alone = from_atoms(atoms, 6.0), from_atoms(Atoms("H"), 6.0)
+    assert coordination([graph]) == pytest.approx(expected)
+    assert coordination([graph, alone]) == pytest.approx(expected * len(atoms) / (len(atoms) + 1))
+
+
+def test_dense_structures_have_presets_of_their_own(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where most frames are periodic; a network that has none for them keeps those it has."""
-    periodic = [Frame(a, a.get_potential_energy(), a.get_forces(), None, "si", 0) for a in silicon()]
-    single = [replace(f, atoms=Atoms("Si")) for f in periodic[:9]]
-    slab = [replace(f, atoms=Atoms("Si", cell=(5, 5, 9), pbc=(True, True, False))) for f in periodic]
+    """A network that has none for them keeps those it has."""
+    dense = [Frame(a, a.get_potential_energy(), a.get_forces(), None, "si", 0) for a in silicon()]
+    loose = [replace(f, atoms=molecule("C6H6")) for f in dense]
     small = {"model": {"preset": "small"}}
-    for frames, crystals in ((periodic, True), (periodic + single, True), (slab, False), (single, False)):
+    for frames, expected in ((dense, True), (loose, False)):
         model, why = choose_model(update(Config(), small), frames)
-        assert model.items() >= presets("equivariant", crystals)["small"].items()
-        assert any("crystals: channels=32" in line for line in why) == crystals
-    assert presets("equivariant", True)["small"]["lmax"] == 4
-    model, why = choose_model(update(Config(), {"model": {"preset": "small", "lmax": 3}}), periodic)
+        assert model.items() >= presets("equivariant", expected)["small"].items()
+        assert any("dense structures" in line and "channels=32" in line for line in why) == expected
+    assert presets("equivariant", dense=True)["small"]["lmax"] == 4
+    model, why = choose_model(update(Config(), {"model": {"preset": "small", "lmax": 3}}), dense)
     assert (model["lmax"], model["channels"]) == (3, 32)
     assert any("lmax=3" in line for line in why)
-    model, why = choose_model(update(Config(), {"model": {"preset": "small", "network": "painn"}}), periodic)
+    model, why = choose_model(update(Config(), {"model": {"preset": "small", "network": "painn"}}), dense)
     assert model.items() >= presets("painn")["small"].items()
-    assert not any("crystals" in line for line in why)
+    assert not any("dense" in line for line in why)
     monkeypatch.setattr("train.budget.SECONDS", 0.0)
     write("si.xyz", silicon())
     assert main(["si.xyz", "--dry-run", "--epochs", "6", "--output", "run"]) == 0

@@ -171,7 +171,7 @@ def _without_preset(model: Mapping[str, Any]) -> dict[str, Any]:
     from potential.model import presets  # heavy, and rarely needed
 
     network = model.get("network", NETWORK)
-    dials = {k for crystals in (False, True) for dials in presets(network, crystals).values() for k in dials}
+    dials = {k for dense in (False, True) for dials in presets(network, dense).values() for k in dials}
     return {k: v for k, v in model.items() if k not in dials}
 
 

@@ -81,7 +81,7 @@ def adopt(config: Config, start: Potential) -> tuple[dict[str, Any], list[str]]:
     """
     given, path = config.model, config.fit.start
     own, why = raised(configuration(start), start, config)
-    known = [pair for crystals in (False, True) for pair in presets(own["network"], crystals).items()]
+    known = [pair for dense in (False, True) for pair in presets(own["network"], dense).items()]
     preset = next((p for p, dials in known if dials.items() <= own.items()), None)
     settings({**own, **{k: v for k, v in given.items() if k != "preset"}})  # did-you-mean
     for key, value in given.items():

@@ -43,13 +43,13 @@ def model_options(network: str = Model().network) -> list[Option]:
     found = [preset, replace(architecture, choices=tuple(NETWORKS))]
     for dial in options(NETWORKS[network][0]):
         text = dial.text
-        for whose, crystals in (("preset", False), ("of crystals", True)):
+        for whose, dense in (("preset", False), ("of dense structures", True)):
             sizes = {
                 name: values[dial.name]
-                for name, values in presets(network, crystals).items()
+                for name, values in presets(network, dense).items()
                 if values.get(dial.name, dial.default) != dial.default
             }
-            if sizes and (not crystals or presets(network) != presets(network, True)):
+            if sizes and (not dense or presets(network) != presets(network, dense)):
                 text += f"; {whose} {', '.join(f'{name}: {value}' for name, value in sizes.items())}"
         if dial.name == "cutoff":
             text += "; not given: from the density of the data"

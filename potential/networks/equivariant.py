@@ -39,7 +39,7 @@ from potential.irreps import (
     sphere_grid,
     spherical_harmonics,
 )
-from potential.networks.dials import check_dials, dial
+from potential.networks.dials import check_dials, dial, sizes
 from potential.radial import bessel, envelope
 
 SILU_GAIN, SIGMOID_GAIN = 1.676532, 1.846229  # the outputs of a standard normal have second moment 1
@@ -49,19 +49,13 @@ SILU_GAIN, SIGMOID_GAIN = 1.676532, 1.846229  # the outputs of a standard normal
 class EquivariantConfig:
     """Dials of the network. `channels` sets the width, `cutoff` the reach of one layer."""
 
-    presets: ClassVar = {
-        "tiny": {"channels": 16, "message_channels": 16, "vector_channels": 8, "hidden_lmax": 1, "correlation": 2},
-        "small": {"channels": 64, "message_channels": 32, "vector_channels": 16},
-        "medium": {"channels": 96, "message_channels": 48, "vector_channels": 24},
-        "large": {"channels": 128, "message_channels": 64, "vector_channels": 32, "lmax": 3},
-    }  # fmt: skip
-    crystals: ClassVar = {  # what an order of the harmonics brings for them, width does not
-        "tiny": {"channels": 16, "message_channels": 8, "vector_channels": 4, "lmax": 4,
-                 "hidden_lmax": 1, "correlation": 2},
-        "small": {"channels": 32, "message_channels": 16, "vector_channels": 8, "lmax": 4},
-        "medium": {"channels": 48, "message_channels": 24, "vector_channels": 12, "lmax": 4},
-        "large": {"channels": 64, "message_channels": 32, "vector_channels": 16, "lmax": 6},
-    }  # fmt: skip
+    presets: ClassVar = sizes(
+        channels=(16, 64, 96, 128), message_channels=(16, 32, 48, 64), vector_channels=(8, 16, 24, 32),
+        lmax=(2, 2, 2, 3), hidden_lmax=(1, 2, 2, 2), correlation=(2, 3, 3, 3),
+    )  # fmt: skip
+    dense: ClassVar = sizes(  # of metals and the like, where many neighbors are told apart by directions
+        channels=(16, 32, 48, 64), message_channels=(8, 16, 24, 32), vector_channels=(4, 8, 12, 16), lmax=(4, 4, 4, 6),
+    )  # fmt: skip
 
     channels: int = dial(64, "scalar features of an atom: the width of the network", (1, 4096))
     message_channels: int = dial(32, "channels of the messages that are summed over neighbors", (1, 4096))
