@@ -141,18 +141,18 @@ def score(
     targets: Mapping[str, float] | None = None,
     scale: float = 1.0,
 ) -> float:
-    """What the best model has least of: the weighted geometric mean of the errors of energy and forces (of stress where
-    neither counts and is known), root mean squares or with the loss `mae` mean absolute values. So a tenth less of
-    either counts the same, however large it is: in a sum of squares the forces would decide alone. Errors of
-    `targets` (name -> weight), relative to their unit in the loss, count as forces of that many `scale` (eV/Å)."""
+    """What the best model has least of: the geometric mean of the errors of what is trained (its weight is above 0):
+    energy and forces, or stress where neither is known, and `targets` (name -> weight). Root mean squares, with the
+    loss `mae` mean absolute values. A tenth less of any counts the same, whatever its size: in a sum of squares the
+    forces would decide alone. Errors of targets, relative to their unit in the loss, are forces of that many `scale`
+    (eV/Å)."""
     kind = "mae" if fit.loss == "mae" else "rmse"
     weights = {"energy": fit.energy_weight, "forces": fit.forces_weight}
     if not any(weight and errors[f"{name}_{kind}"] is not None for name, weight in weights.items()):
         weights = {"stress": fit.stress_weight}
-    known = [(weight, errors[f"{name}_{kind}"]) for name, weight in weights.items()]
+    found = [errors[f"{name}_{kind}"] for name, weight in weights.items() if weight]
     for name, weight in (targets or {}).items():
         error, unit = errors.get(f"{name}_{kind}"), errors.get(f"{name}_unit")
-        known.append((weight, 1e3 * scale * error / unit if error is not None and unit else None))
-    pairs = [(weight, value) for weight, value in known if weight and value is not None]
-    logarithms = sum(weight * (math.log(value) if value else -math.inf) for weight, value in pairs)
-    return math.exp(logarithms / sum(weight for weight, _ in pairs)) if pairs else 0.0
+        found += [1e3 * scale * error / unit] if weight and error is not None and unit else []
+    known = [math.log(error) if error else -math.inf for error in found if error is not None]
+    return math.exp(sum(known) / len(known)) if known else 0.0
