@@ -21,13 +21,13 @@ from potential import Statistics, build, from_atoms
 from potential.model import presets
 from train.batches import Sample
 from train.budget import Cost, advice, budget_text
+from train.choice import choose_model, coordination
 from train.cli import main
 from train.config import PRESETS, Config, Fit
 from train.data.dataset import Frame
 from train.find_lr import RangeTest
 from train.loop import Task
 from train.parallel import Ranks
-from train.plan import choose_model, coordination
 from train.precision import tf32
 from train.prepared.cli import main as prepare
 from train.schedule import make_plan
@@ -100,6 +100,12 @@ def test_dense_structures_have_presets_of_their_own(
     model, why = choose_model(update(Config(), {"model": {"preset": "small", "lmax": 3}}), dense)
     assert (model["lmax"], model["channels"]) == (3, 32)
     assert any("lmax=3" in line for line in why)
+    again, why = choose_model(
+        update(Config(), {"model": model}), loose
+    )  # a configuration says all there is to say
+    assert (again, why) == (model, [])
+    model, why = choose_model(update(Config(), {"model": {"preset": "small", "hidden_lmax": 3}}), loose)
+    assert (model["lmax"], model["hidden_lmax"]) == (3, 3)
     model, why = choose_model(update(Config(), {"model": {"preset": "small", "network": "painn"}}), dense)
     assert model.items() >= presets("painn")["small"].items()
     assert not any("dense" in line for line in why)

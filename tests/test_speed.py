@@ -27,7 +27,7 @@ from potential.analysis.split import PARTS
 from potential.analysis.systems import build_system, elements_of, relabel, standard
 from potential.analysis.tasks import dynamics, structures_of, together
 from potential.graph import from_atoms
-from potential.model import configuration
+from potential.model import configuration, presets
 from train.contestant import factory
 
 ROOT = Path(__file__).parents[1]
@@ -363,6 +363,8 @@ def test_presets_of_other_networks() -> None:
         calculator = factory(["Si"], "float32", 4.0, preset=preset)
         assert configuration(calculator.potential)["network"] == network
         assert calculator.potential.cutoff == 4.0
+    dense = configuration(factory(["Si"], "float32", 4.0, preset="dense-small").potential)
+    assert dense.items() >= presets("equivariant", dense=True)["small"].items()
     for preset, said in (("pain-tiny", "did you mean 'painn'"), ("painn-tinny", "did you mean 'tiny'")):
         with pytest.raises(ValueError, match=said):
             factory(["Si"], "float32", 4.0, preset=preset)

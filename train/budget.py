@@ -15,7 +15,7 @@ from train.config import Fit
 from train.display import duration
 from train.evaluate import evaluate
 from train.loop import VALIDATE_STEPS, Task
-from train.plan import DENSE, coordination, make_potential, trial, twenty
+from train.plan import make_potential, trial
 from train.run import Run
 from train.schedule import Plan
 from train.state import pack
@@ -78,8 +78,10 @@ def costs(potential: Potential, model: Mapping[str, Any], task: Task) -> list[Co
     if task.fit.start:
         return [measure_cost(str(model.get("preset") or OWN), potential, task)]
     found = []
-    some = (task.train[k].graph for k in twenty(range(len(task.train))))
-    of_network = presets(model["network"], dense=coordination(some) >= DENSE)
+    tables = [presets(model["network"], dense) for dense in (False, True)]
+    own_dials = [table[model.get("preset") or "small"] for table in tables]
+    alike = [sum(model.get(k) == v for k, v in dials.items()) for dials in own_dials]
+    of_network = tables[alike[1] > alike[0]]
     dials = {key for preset in of_network.values() for key in preset}
     for name, sizes in of_network.items():
         own = name == model.get("preset")

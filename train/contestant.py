@@ -35,7 +35,8 @@ def factory(
     skin: float = 0.0,
     device: str = "cpu",
 ) -> EquivCalculator:
-    """The calculator of an untrained model of a preset: small, or painn-small of another network.
+    """The calculator of an untrained model of a preset: small, dense-small (of dense structures), painn-small (of
+    another network).
 
     Raises:
         ValueError: an unknown network or preset.
@@ -43,11 +44,11 @@ def factory(
     network, _, size = preset.rpartition("-")
     if size not in PRESETS:
         raise ValueError(
-            f"there is no preset {size!r}{suggest(size, PRESETS)}; there are {', '.join(PRESETS)}, of another "
-            f"network with its name before, as in painn-{PRESETS[0]}"
+            f"there is no preset {size!r}{suggest(size, PRESETS)}; there are {', '.join(PRESETS)}, for dense "
+            f"structures as dense-{PRESETS[0]}, of another network as painn-{PRESETS[0]}"
         )
-    network = network or NETWORK
-    config = {"network": network, **presets(network)[size], "cutoff": cutoff}
+    dense, network = network == "dense", NETWORK if network in ("", "dense") else network
+    config = {"network": network, **presets(network, dense)[size], "cutoff": cutoff}
     facts = Statistics(tuple(elements), (0.0,) * len(elements), 1.0, MEAN_NEIGHBORS)
     precision: torch.dtype = getattr(torch, dtype)
     return EquivCalculator(build(config, facts, dtype=precision), device, skin=skin)

@@ -12,6 +12,7 @@ from potential.model import Potential
 from potential.networks import LINEAR
 from train.buckets import epoch_batches
 from train.budget import OWN, budget_text, costs
+from train.choice import choose_model
 from train.columns import Names, kinds, representatives, sizes, take
 from train.config import Config, Log, check
 from train.data.weights import weights_record
@@ -29,7 +30,6 @@ from train.parallel import Ranks, joined
 from train.plan import (
     check_elements,
     choose_fit,
-    choose_model,
     elements,
     fewer_threads,
     make_potential,

@@ -43,14 +43,15 @@ def model_options(network: str = Model().network) -> list[Option]:
     found = [preset, replace(architecture, choices=tuple(NETWORKS))]
     for dial in options(NETWORKS[network][0]):
         text = dial.text
-        for whose, dense in (("preset", False), ("of dense structures", True)):
-            sizes = {
-                name: values[dial.name]
-                for name, values in presets(network, dense).items()
-                if values.get(dial.name, dial.default) != dial.default
-            }
-            if sizes and (not dense or presets(network) != presets(network, dense)):
-                text += f"; {whose} {', '.join(f'{name}: {value}' for name, value in sizes.items())}"
+        usual, of_dense = (
+            {name: values.get(dial.name, dial.default) for name, values in presets(network, dense).items()}
+            for dense in (False, True)
+        )
+        others = {name: value for name, value in usual.items() if value != dial.default}
+        unlike = {name: value for name, value in of_dense.items() if value != usual[name]}
+        for whose, values in (("preset", others), ("of dense structures", unlike)):
+            if values:
+                text += f"; {whose} {', '.join(f'{name}: {value}' for name, value in values.items())}"
         if dial.name == "cutoff":
             text += "; not given: from the density of the data"
         found.append(replace(dial, text=text))

@@ -1,4 +1,4 @@
-"""Choices made from the data, each with its reason: elements, cutoff, preset, batch size, length of the run."""
+"""Choices made from the data, each with its reason: elements, batch size, length of the run; trial steps."""
 
 from __future__ import annotations
 
@@ -7,32 +7,28 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from ase.data import atomic_numbers
 
 from potential.checkpoint import check_device
-from potential.graph import Graph, from_atoms
-from potential.model import Potential, Statistics, build, presets, settings
+from potential.model import Potential, Statistics, build
 from train.batches import Sample, measured
 from train.buckets import Bound, beyond, bounded, epoch_batches, filled
-from train.columns import Integers, Names, element_sets, labelled, n_labels, sizes, symbols
-from train.config import NETWORK, Config, Fit
+from train.columns import Integers, Names, element_sets, labelled, sizes, symbols
+from train.config import Fit
 from train.data.dataset import Frame
 from train.data.labels import LABELS
 from train.loop import Task
 from train.run import Run, start
 from train.statistics import E0Fit
 from train.step import Failed, NotFinite, OutOfMemory, recover, train_step
-from train.target import Target, order, resolved
+from train.target import Target, resolved
 from train.target_facts import target_facts, weighed
 from train.threads import threads
 
-T = TypeVar("T")
-REACH = 5.0  # Å, within which the surroundings of atoms are looked at
-DENSE = 3.5  # nearest neighbors from which a structure is dense
 STEPS = 15000  # updates of a run whose length is not given
 CLEARLY = 0.8  # of the time of a step by all threads: one thread that takes less is worth a word
 
@@ -40,65 +36,6 @@ CLEARLY = 0.8  # of the time of a step by all threads: one thread that takes les
 def elements(frames: Sequence[Frame]) -> tuple[str, ...]:
     """Symbols in order of Z."""
     return tuple(sorted(symbols(frames), key=lambda s: int(atomic_numbers[s])))
-
-
-def choose_model(config: Config, frames: Sequence[Frame]) -> tuple[dict[str, Any], list[str]]:
-    """The network's settings: preset and cutoff from the data where they are not given, and why."""
-    given = dict(config.model)
-    why = []
-    n = n_labels(frames)
-    preset = given.pop("preset", None)
-    if preset is None:
-        preset = "tiny" if n < 2000 else "small" if n < 3_000_000 else "medium"
-        kinds = ", ".join(["energies and force components", *config.targets])
-        why.append(f"preset {preset}: {n:,} labels ({kinds}) to learn from")
-    network = given.pop("network", NETWORK)
-    of_dense, dials = presets(network, dense=True)[preset], presets(network)[preset]
-    near = coordination([from_atoms(f.atoms, REACH) for f in twenty(frames)])
-    if near >= DENSE and of_dense != dials:
-        dials = of_dense
-        text = " ".join(f"{key}={given.get(key, value)}" for key, value in dials.items())
-        why.append(f"dense structures, {near:.1f} nearest neighbors: preset {preset} is {text} for them")
-    model = {"network": network, **dials, **given}
-    if "cutoff" not in given:
-        model["cutoff"], text = choose_cutoff(frames)
-        why.append(text)
-    checked = settings(model)[1]  # a wrong dial is refused here, before anything is computed with it
-    needed = order(resolved(config.targets))
-    if needed > getattr(checked, "lmax_out", needed):
-        if "lmax_out" in given:
-            raise ValueError(
-                f"[model] lmax_out is {given['lmax_out']}, but the targets need {needed}; leave it out"
-            )
-        model["lmax_out"] = needed
-        settings(model)
-        why.append(f"lmax_out {needed}: for {', '.join(config.targets)}")
-    return {"preset": preset, **model}, why
-
-
-def twenty(items: Sequence[T]) -> Sequence[T]:
-    """About so many of them, evenly spaced."""
-    return items[:: max(1, len(items) // 20)]
-
-
-def coordination(graphs: Iterable[Graph]) -> float:
-    """Mean number of neighbors of an atom that are at most 1.35 times as far as its nearest one: 12 in fcc, 14 in bcc
-    (8 and 6), 4 in diamond, 1 to 3 in molecules and in quartz."""
-    n_near = n_atoms = 0
-    for g in graphs:
-        lengths = torch.linalg.vector_norm(g.edge_vectors(), dim=1)
-        nearest = lengths.new_full((len(g.positions),), math.inf).scatter_reduce(0, g.center, lengths, "amin")
-        n_near += int((lengths < 1.35 * nearest[g.center]).sum())
-        n_atoms += len(nearest)
-    return n_near / n_atoms
-
-
-def choose_cutoff(frames: Sequence[Frame]) -> tuple[float, str]:
-    """A cutoff in Å from the density of twenty frames, and why."""
-    some = twenty(frames)
-    density = sum(len(from_atoms(f.atoms, REACH).center) for f in some) / sum(len(f.atoms) for f in some)
-    cutoff = 6.0 if density < 8 else 5.0 if density < 70 else 4.5
-    return cutoff, f"cutoff {cutoff} Å: {density:.0f} neighbors per atom within 5 Å"
 
 
 def choose_fit(

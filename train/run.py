@@ -66,8 +66,8 @@ class Run:
 
 
 # 2: state of our own SOAP; 3: planned epochs, stage, reductions, skipped steps, structures at once; 4: bounds of a
-# batch (atoms, edges) are settings that must not change
-FORMAT = 4
+# batch (atoms, edges) are settings that must not change; 5: the best has the least geometric mean of errors
+FORMAT = 5
 COUNTERS = ("epoch", "position", "step", "seconds", "sums", "validated", "best", "best_epoch", "best_weights",
             "planned", "planned_seconds", "ahead", "stage", "reductions", "reduced", "skipped", "at_once")  # fmt: skip
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from train.config import Fit
 from train.run import Run
 
+ROUNDING = 0.01  # meV/atom, meV/Å
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -107,7 +109,7 @@ def make_plan(fit: Fit, n_batches: int) -> Plan:
 
 
 def begin_stage_two(run: Run) -> None:
-    """Errors are weighted in another way from here on, so the best so far is no longer comparable."""
+    """Errors are weighted in another way from here on: the best is chosen among what these weights make."""
     run.stage, run.best, run.best_epoch = 2, math.inf, run.epoch
 
 
@@ -144,8 +146,8 @@ def score(
     """What the best model has least of: the geometric mean of the errors of what is trained (its weight is above 0):
     energy and forces, or stress where neither is known, and `targets` (name -> weight). Root mean squares, with the
     loss `mae` mean absolute values. A tenth less of any counts the same, whatever its size: in a sum of squares the
-    forces would decide alone. Errors of targets, relative to their unit in the loss, are forces of that many `scale`
-    (eV/Å)."""
+    forces would decide alone. Of what is exact but for rounding, as forces that vanish by symmetry, nothing counts.
+    Errors of targets, relative to their unit in the loss, are forces of that many `scale` (eV/Å)."""
     kind = "mae" if fit.loss == "mae" else "rmse"
     weights = {"energy": fit.energy_weight, "forces": fit.forces_weight}
     if not any(weight and errors[f"{name}_{kind}"] is not None for name, weight in weights.items()):
@@ -154,5 +156,5 @@ def score(
     for name, weight in (targets or {}).items():
         error, unit = errors.get(f"{name}_{kind}"), errors.get(f"{name}_unit")
         found += [1e3 * scale * error / unit] if weight and error is not None and unit else []
-    known = [math.log(error) if error else -math.inf for error in found if error is not None]
+    known = [math.log(math.hypot(error, ROUNDING)) for error in found if error is not None]
     return math.exp(sum(known) / len(known)) if known else 0.0

@@ -54,7 +54,8 @@ class EquivariantConfig:
         lmax=(2, 2, 2, 3), hidden_lmax=(1, 2, 2, 2), correlation=(2, 3, 3, 3),
     )  # fmt: skip
     dense: ClassVar = sizes(  # of metals and the like, where many neighbors are told apart by directions
-        channels=(16, 32, 48, 64), message_channels=(8, 16, 24, 32), vector_channels=(4, 8, 12, 16), lmax=(4, 4, 4, 6),
+        channels=(16, 32, 48, 64), message_channels=(8, 16, 24, 32), vector_channels=(4, 8, 12, 16),
+        lmax=(4, 4, 4, 6), hidden_lmax=(1, 2, 2, 2), correlation=(2, 3, 3, 3),
     )  # fmt: skip
 
     channels: int = dial(64, "scalar features of an atom: the width of the network", (1, 4096))

@@ -22,7 +22,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "equivariant-L0": {"model.network": "equivariant", "model.hidden_lmax": 0},
     "equivariant-L1": {"model.network": "equivariant", "model.hidden_lmax": 1},
     "equivariant-L2": {"model.network": "equivariant", "model.hidden_lmax": 2},
-    "equivariant-L3": {"model.network": "equivariant", "model.lmax": 3, "model.hidden_lmax": 3},
+    "equivariant-L3": {"model.network": "equivariant", "model.hidden_lmax": 3},
     "equivariant-1": {"model.network": "equivariant", "model.correlation": 1},
     "equivariant-2": {"model.network": "equivariant", "model.correlation": 2},
     "equivariant-3": {"model.network": "equivariant", "model.correlation": 3},

@@ -7,13 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 from potential.model import Statistics, build
+from train.choice import choose_model
 from train.config import Config
 from train.curve.contestants import NETWORK, Contestant
 from train.curve.match import matched
 from train.curve.network import measure
 from train.curve.study import Study
 from train.data.dataset import Frame
-from train.plan import choose_model, elements
+from train.plan import elements
 from train.target_facts import unmeasured
 from train.toml import update
 

@@ -13,6 +13,7 @@ import torch
 
 from potential.model import Potential, recast
 from potential.networks.ace import ACE
+from train.choice import choose_model
 from train.columns import representatives, take
 from train.config import Config, Data, Fit, check
 from train.data.dataset import Frame
@@ -24,7 +25,7 @@ from train.linear.equations import Equations, equations, solve
 from train.linear.offset import leveled
 from train.origin import session
 from train.parallel import joined
-from train.plan import check_elements, choose_model, elements, make_potential, measure, require_labels
+from train.plan import check_elements, elements, make_potential, measure, require_labels
 from train.resources import machine, peak_memory
 from train.sets import read_sets, split_record
 from train.statistics import fit_e0

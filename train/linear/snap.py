@@ -11,6 +11,7 @@ import numpy as np
 from ase.data import atomic_numbers, covalent_radii
 
 from potential.linear.snap import Descriptor, Snap, rows
+from train.choice import choose_cutoff
 from train.config import Data, Weights
 from train.data.dataset import Frame
 from train.data.labels import LABELS
@@ -20,7 +21,7 @@ from train.linear.labels import pieces
 from train.linear.rows import Array, accumulate, merged
 from train.linear.solve import Solution, by_evidence, scales
 from train.option import check_values, checked, option
-from train.plan import choose_cutoff, elements
+from train.plan import elements
 from train.statistics import FITTED, E0Fit
 
 FOLDS = 5  # of the cross-validation that finds the weights
