@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -167,12 +167,14 @@ def configuration(args: argparse.Namespace) -> tuple[Config, Path]:
 
 
 def _without_preset(model: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of the model, of a given TOML file, without the dials that its preset set."""
-    from potential.model import presets  # heavy, and rarely needed
+    """The settings of the model, of a given TOML file, without dials that its preset set and those left as they are."""
+    from potential.model import presets, settings  # heavy, and rarely needed
 
     network = model.get("network", NETWORK)
-    dials = {k for dense in (False, True) for dials in presets(network, dense).values() for k in dials}
-    return {k: v for k, v in model.items() if k not in dials}
+    of_presets = {k for dense in (False, True) for dials in presets(network, dense).values() for k in dials}
+    usual = asdict(settings({"network": network})[1])
+    kept = {k: v for k, v in model.items() if k not in of_presets}
+    return {k: v for k, v in kept.items() if k == "cutoff" or k not in usual or v != usual[k]}
 
 
 def refuse_runs(files: list[str]) -> None:
