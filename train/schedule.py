@@ -143,18 +143,21 @@ def score(
     targets: Mapping[str, float] | None = None,
     scale: float = 1.0,
 ) -> float:
-    """What the best model has least of: the geometric mean of the errors of what is trained (its weight is above 0):
-    energy and forces, or stress where neither is known, and `targets` (name -> weight). Root mean squares, with the
-    loss `mae` mean absolute values. A tenth less of any counts the same, whatever its size: in a sum of squares the
-    forces would decide alone. Of what is exact but for rounding, as forces that vanish by symmetry, nothing counts.
-    Errors of targets, relative to their unit in the loss, are forces of that many `scale` (eV/Å)."""
+    """What the best model has least of: the weighted geometric mean of the errors of what is trained (its weight in the
+    loss is above 0): energy once and forces three times, or stress where neither is known, and `targets` (name ->
+    weight) three times. Root mean squares, with the loss `mae` mean absolute values. So no error is too small to count,
+    as energies are in a sum of squares; but a frame has one energy, which early in a run may be right by chance. Of what
+    is exact but for rounding, as forces that vanish by symmetry, nothing counts. Errors of targets, relative to their
+    unit in the loss, are forces of that many `scale` (eV/Å)."""
     kind = "mae" if fit.loss == "mae" else "rmse"
     weights = {"energy": fit.energy_weight, "forces": fit.forces_weight}
     if not any(weight and errors[f"{name}_{kind}"] is not None for name, weight in weights.items()):
         weights = {"stress": fit.stress_weight}
-    found = [errors[f"{name}_{kind}"] for name, weight in weights.items() if weight]
+    found = [
+        (errors[f"{name}_{kind}"], 1 if name == "energy" else 3) for name, weight in weights.items() if weight
+    ]
     for name, weight in (targets or {}).items():
         error, unit = errors.get(f"{name}_{kind}"), errors.get(f"{name}_unit")
-        found += [1e3 * scale * error / unit] if weight and error is not None and unit else []
-    known = [math.log(math.hypot(error, ROUNDING)) for error in found if error is not None]
-    return math.exp(sum(known) / len(known)) if known else 0.0
+        found += [(1e3 * scale * error / unit, 3)] if weight and error is not None and unit else []
+    known = [(math.log(math.hypot(error, ROUNDING)), times) for error, times in found if error is not None]
+    return math.exp(sum(x * times for x, times in known) / sum(times for _, times in known)) if known else 0.0
