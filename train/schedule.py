@@ -146,8 +146,8 @@ def score(
     """What the best model has least of: the weighted geometric mean of the errors of what is trained (its weight in the
     loss is above 0): energy once and forces three times, or stress where neither is known, and `targets` (name ->
     weight) three times. Root mean squares, with the loss `mae` mean absolute values. So no error is too small to count,
-    as energies are in a sum of squares; but a frame has one energy, which early in a run may be right by chance. Of what
-    is exact but for rounding, as forces that vanish by symmetry, nothing counts. Errors of targets, relative to their
+    as energies are in a sum of squares; but a frame has one energy, which may be right by chance early on. Of what is
+    exact but for rounding, as forces that vanish by symmetry, nothing counts. Errors of targets, relative to their
     unit in the loss, are forces of that many `scale` (eV/Å)."""
     kind = "mae" if fit.loss == "mae" else "rmse"
     weights = {"energy": fit.energy_weight, "forces": fit.forces_weight}
