@@ -21,6 +21,8 @@ from potential.recorded import Recording
 from train.batches import Sample, batch, normalized, prepare
 from train.config import Fit, Weights
 from train.data.dataset import Frame
+from train.loop import valid_errors
+from train.parallel import shared_errors
 from train.plan import elements, make_potential, measure
 from train.recorded import KEPT, may_record
 from train.run import Run, start
@@ -162,6 +164,28 @@ def test_recordings_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
     run.optimizer.zero_grad(set_to_none=True)
     assert fitting(run, samples, fit) == expected
     assert not run.recordings.known
+
+
+def test_recordings_make_room_for_a_validation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Anything else that goes wrong is an error; so is memory that nothing can free."""
+    run, samples, fit = run_on("cpu", silicon(2), WEIGHTED)
+    expected = valid_errors(run, samples, "cpu")
+    words = "CUDA out of memory"
+
+    def short(*arguments: Any) -> Any:
+        if run.recordings.known:
+            raise RuntimeError(words)
+        return shared_errors(*arguments)
+
+    monkeypatch.setattr("train.loop.shared_errors", short)
+    run.recordings.gradient(run.potential, run.weights, samples, fit)
+    assert valid_errors(run, samples, "cpu") == expected
+    assert run.recordings.full
+    run, samples, fit = run_on("cpu", silicon(2), WEIGHTED)
+    run.recordings.gradient(run.potential, run.weights, samples, fit)
+    words = "something else"
+    with pytest.raises(RuntimeError, match=words):
+        valid_errors(run, samples, "cpu")
 
 
 def test_soap_without_memory_to_record(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from train.batches import Sample
+from train.batches import Sample, is_out_of_memory
 from train.buckets import epoch_batches
 from train.config import Fit
 from train.parallel import Index, shared_errors
@@ -50,6 +50,17 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
             signal.signal(s, handler)
 
 
+def valid_errors(run: Run, valid: Sequence[Sample], device: str) -> dict[str, float | int | None]:
+    """Errors of the validation frames; where memory is short because of what recordings hold, without these."""
+    try:
+        return shared_errors(run.ranks, run.potential, valid, device)
+    except (MemoryError, RuntimeError) as error:
+        if not run.recordings.known or not is_out_of_memory(error):
+            raise
+    run.recordings.give_up()
+    return shared_errors(run.ranks, run.potential, valid, device)
+
+
 def validate(run: Run, valid: Sequence[Sample], fit: Fit) -> dict[str, float | int | None]:
     """One line of metrics; keeps the averaged weights if they are the best so far.
 
@@ -57,7 +68,7 @@ def validate(run: Run, valid: Sequence[Sample], fit: Fit) -> dict[str, float | i
         ValueError: predictions that are not finite.
     """
     with run.ema.average_parameters():
-        e = shared_errors(run.ranks, run.potential, valid, fit.device)
+        e = valid_errors(run, valid, fit.device)
         now = score(
             e, of_stage(fit, run), target_weights(run.targets, run.stage), run.potential.statistics.scale
         )
