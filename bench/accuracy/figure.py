@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from bench.provenance import ROOT
 
 RESULTS = ROOT / "docs" / "results"
-COLORS = {"potential-train": "#0072b2", "mace-64": "#d55e00", "mace-stock": "#e69f00", "painn-128": "#009e73",
-          "painn-128-fast": "#cc79a7"}  # fmt: skip
+COLORS = {"potential-train": "#0072b2", "mace-64": "#d55e00", "mace-64-l3": "#8c510a", "mace-stock": "#e69f00",
+          "painn-128": "#009e73", "painn-128-fast": "#cc79a7"}  # fmt: skip
 TITLES = {
     ("acac", "test_MD_300K"): "acetylacetone, 300 K",
     ("acac", "test_MD_600K"): "acetylacetone, 600 K",
