@@ -106,6 +106,9 @@ def test_dense_structures_have_presets_of_their_own(
     assert (again, why) == (model, [])
     model, why = choose_model(update(Config(), {"model": {"preset": "small", "hidden_lmax": 3}}), loose)
     assert (model["lmax"], model["hidden_lmax"]) == (3, 3)
+    for value in ("two", 2.5, True):
+        with pytest.raises(ValueError, match=r"hidden_lmax is .* an integer"):
+            choose_model(update(Config(), {"model": {"preset": "small", "hidden_lmax": value}}), loose)
     model, why = choose_model(update(Config(), {"model": {"preset": "small", "network": "painn"}}), dense)
     assert model.items() >= presets("painn")["small"].items()
     assert not any("dense" in line for line in why)

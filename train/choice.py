@@ -40,7 +40,9 @@ def choose_model(config: Config, frames: Sequence[Frame]) -> tuple[dict[str, Any
             text = " ".join(f"{key}={given.get(key, value)}" for key, value in dials.items())
             why.append(f"dense structures, {near:.1f} nearest neighbors: preset {preset} is {text} for them")
     model = {"network": network, **dials, **given}
-    if "lmax" in dials and "lmax" not in given:
+    if (
+        "lmax" in dials and "lmax" not in given and isinstance(model["hidden_lmax"], int)
+    ):  # else refused below
         model["lmax"] = max(model["lmax"], model["hidden_lmax"])
     if "cutoff" not in given:
         model["cutoff"], text = choose_cutoff(frames)
