@@ -91,12 +91,6 @@ def in_order(samples: Iterable[Sample], max_atoms: int) -> Iterator[list[Sample]
         yield pending
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """CUDA has a type for it, the allocator of the CPU only words."""
-    words = ("not enough memory", "can't allocate memory", "out of memory")
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(w in str(error) for w in words)
-
-
 def measured(samples: Iterable[Sample]) -> tuple[float, float]:
     """Edges per atom, and the root mean square force component in eV/Å (NaN without forces); in one pass."""
     n_edges = n_atoms = 0

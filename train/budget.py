@@ -78,6 +78,7 @@ def costs(potential: Potential, model: Mapping[str, Any], task: Task) -> list[Co
     if task.fit.start:
         return [measure_cost(str(model.get("preset") or OWN), potential, task)]
     found = []
+    # of dense structures or not, as the run's own network: the data were asked when that was chosen
     tables = [presets(model["network"], dense) for dense in (False, True)]
     own_dials = [table[model.get("preset") or "small"] for table in tables]
     alike = [sum(model.get(k) == v for k, v in dials.items()) for dials in own_dials]

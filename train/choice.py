@@ -40,27 +40,25 @@ def choose_model(config: Config, frames: Sequence[Frame]) -> tuple[dict[str, Any
             text = " ".join(f"{key}={given.get(key, value)}" for key, value in dials.items())
             why.append(f"dense structures, {near:.1f} nearest neighbors: preset {preset} is {text} for them")
     model = {"network": network, **dials, **given}
-    if (
-        "lmax" in dials and "lmax" not in given and isinstance(model["hidden_lmax"], int)
-    ):  # else refused below
-        model["lmax"] = max(model["lmax"], model["hidden_lmax"])
+    hidden = model.get("hidden_lmax")
+    if "lmax" in dials and "lmax" not in given and isinstance(hidden, int):  # anything else is refused below
+        model["lmax"] = max(model["lmax"], hidden)
     if "cutoff" not in given:
         model["cutoff"], text = choose_cutoff(frames)
         why.append(text)
-    checked = settings(model)[1]  # a wrong dial is refused here, before anything is computed with it
+    chosen = settings(model)[1]  # a wrong dial is refused here, before anything is computed with it
     needed = order(resolved(config.targets))
-    if needed > getattr(checked, "lmax_out", needed):
+    if needed > getattr(chosen, "lmax_out", needed):
         if "lmax_out" in given:
             raise ValueError(
                 f"[model] lmax_out is {given['lmax_out']}, but the targets need {needed}; leave it out"
             )
         model["lmax_out"] = needed
-        settings(model)
+        chosen = settings(model)[1]
         why.append(f"lmax_out {needed}: for {', '.join(config.targets)}")
-    every = asdict(
-        settings(model)[1]
-    )  # a run that goes on, or on other frames, has the network it began with
-    return {"preset": preset, **model, **{k: v for k, v in every.items() if k != "lmax_out"}}, why
+    # every dial, so that a run that goes on, or on other frames, has the network it began with
+    every = {k: v for k, v in asdict(chosen).items() if k != "lmax_out"}
+    return {"preset": preset, **model, **every}, why
 
 
 def twenty(items: Sequence[T]) -> Sequence[T]:

@@ -213,7 +213,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
         return 1
     except (MemoryError, RuntimeError) as error:
-        from train.batches import is_out_of_memory
+        from train.memory import is_out_of_memory
 
         if not is_out_of_memory(error):
             raise

@@ -12,10 +12,11 @@ import numpy as np
 from potential.model import Potential
 from potential.physics import predict
 from potential.targets import TargetFacts, as_labelled
-from train.batches import Sample, batch, in_order, is_out_of_memory
+from train.batches import Sample, batch, in_order
 from train.columns import places, trajectories
 from train.data.dataset import Frame
 from train.loss import blank
+from train.memory import is_out_of_memory
 
 EVALUATION_ATOMS = 600  # atoms per batch
 ON_GPU = 4  # times as many on a GPU

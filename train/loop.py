@@ -17,9 +17,10 @@ from typing import Any
 
 import torch
 
-from train.batches import Sample, is_out_of_memory
+from train.batches import Sample
 from train.buckets import epoch_batches
 from train.config import Fit
+from train.memory import is_out_of_memory
 from train.parallel import Index, shared_errors
 from train.run import Run, load_state, save_state
 from train.schedule import Plan, begin_stage_two, hasten, of_stage, reduce_on_plateau, score

@@ -12,10 +12,11 @@ from torch import Tensor
 from potential.graph import Graph
 from potential.physics import predict
 from potential.targets import as_labelled
-from train.batches import Sample, batch, is_out_of_memory
+from train.batches import Sample, batch
 from train.config import Fit
 from train.denoise import Slope, draw_noise, labelled_atoms, predict_noise
 from train.loss import blank, differences, penalties, spread, total, units
+from train.memory import is_out_of_memory
 from train.precision import tf32
 from train.recorded import may_record
 from train.run import Run

@@ -30,7 +30,6 @@ OTHERS = {  # other networks by our trainer; PaiNN as large as in its paper
 PEERS = {  # options of mace_fit.py; a first guess, see README.md
     "mace-64": ("--hidden", "64x0e", "--optimizer", "soap", "--learning-rate", "0.005", "--max-ell", "2"),
     "mace-64-l3": ("--hidden", "64x0e", "--optimizer", "soap", "--learning-rate", "0.005", "--max-ell", "3"),
-    "mace-64-l4": ("--hidden", "64x0e", "--optimizer", "soap", "--learning-rate", "0.005", "--max-ell", "4"),
     "mace-stock": ("--hidden", "128x0e+128x1o", "--optimizer", "adam", "--learning-rate", "0.01"),
 }
 ERRORS = ("energy_rmse", "energy_rmse_per_structure", "energy_mae", "forces_rmse", "forces_mae", "frames")
