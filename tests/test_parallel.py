@@ -20,9 +20,8 @@ from train.prepared.cli import main as prepare
 
 DATA = Path(__file__).parents[1] / "data"
 # 9 frames train, in batches of 4, 4 and 1: in the last, and among the validation frames, a rank gets none.
-# AdamW: SOAP takes the null space of its first gradient as its rounding gives it.
 SETTINGS = {
-    "fit.dtype": "float64", "fit.batch_size": 4, "fit.optimizer": "adamw", "model.cutoff": 3.0,
+    "fit.dtype": "float64", "fit.batch_size": 4, "model.cutoff": 3.0,
     "model.channels": 8, "model.message_channels": 4, "model.vector_channels": 4,
 }  # fmt: skip
 OPTIONS = ["train.xyz", "--preset", "tiny", *(f"--set={key}={value}" for key, value in SETTINGS.items())]
@@ -123,6 +122,7 @@ def metrics(directory: Path) -> np.ndarray:
 
 
 def test_two_ranks_are_one(folder: Path) -> None:
+    """Twelve steps, in which the bases of SOAP turn."""
     four, two = ["--epochs", "4"], ["--epochs", "2"]
     answers = launch(
         folder,

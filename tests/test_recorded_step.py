@@ -256,7 +256,7 @@ def test_soap_recorded(device: str, weight_decay: float) -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_run_is_the_same_recorded_or_not() -> None:
-    """Twelve steps with all that belongs to one. Not with SOAP, which makes much of rounding, as sums have no order."""
+    """Twelve steps with all that belongs to one. With AdamW: sums of a GPU have no order."""
     rows = structures(12)
     frames = [Frame(a, a.get_potential_energy(), a.get_forces(), None, "a", k) for k, a in enumerate(rows)]
     ends = []

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from pytorch_optimizer import SOAP
@@ -18,6 +21,11 @@ def walk(
         optimizer.step()
 
 
+def paper(soap: Soap) -> Soap:
+    soap.ridge = 0.0
+    return soap
+
+
 @pytest.mark.parametrize("weight_decay", [0.0, 0.3])
 def test_a_stack_of_matrices_is_as_many_matrices(weight_decay: float) -> None:
     """The independent one is given each matrix of the stack as a weight of its own."""
@@ -26,7 +34,8 @@ def test_a_stack_of_matrices_is_as_many_matrices(weight_decay: float) -> None:
     mixing = torch.randn(6, 6, generator=generator)  # unequal eigenvalues
     gradients = [mixing @ torch.randn(3, 6, 5, generator=generator) for _ in range(45)]
     stack = [start.clone().requires_grad_()]
-    walk(Soap(stack, lr=0.02, weight_decay=weight_decay, damping=0.0), stack, [[g] for g in gradients])
+    ours = paper(Soap(stack, lr=0.02, weight_decay=weight_decay, damping=0.0))
+    walk(ours, stack, [[g] for g in gradients])
     single = [x.clone().requires_grad_() for x in start]
     other = SOAP(single, lr=0.02, betas=(0.95, 0.95), weight_decay=weight_decay, precondition_frequency=10)
     walk(other, single, [list(g) for g in gradients])
@@ -49,9 +58,24 @@ def test_rotated_problems_take_rotated_steps() -> None:
     q, p = (torch.linalg.qr(torch.randn(n, n, generator=generator, dtype=torch.float64)).Q for n in (4, 3))
     gradients = [torch.randn(4, 3, generator=generator, dtype=torch.float64) for _ in range(25)]
     one, other = (torch.zeros(4, 3, dtype=torch.float64, requires_grad=True) for _ in range(2))
-    walk(Soap([one], lr=0.01), [one], [[g] for g in gradients])
-    walk(Soap([other], lr=0.01), [other], [[q @ g @ p] for g in gradients])
+    walk(paper(Soap([one], lr=0.01)), [one], [[g] for g in gradients])
+    walk(paper(Soap([other], lr=0.01)), [other], [[q @ g @ p] for g in gradients])
     torch.testing.assert_close(q @ one @ p, other, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("soap", "is_rounding"), [(lambda w: Soap(w, lr=0.01), True), (lambda w: paper(Soap(w, lr=0.01)), False)]
+)
+def test_rounding_stays_rounding(soap: Callable[[list[torch.Tensor]], Soap], is_rounding: bool) -> None:
+    """Gradients of low rank, as those of small batches are; without a ridge their bases are not defined by them."""
+    generator = torch.Generator().manual_seed(3)
+    made: dict[str, Any] = {"generator": generator, "dtype": torch.float64}
+    gradients = [torch.randn(2, 8, 2, **made) @ torch.randn(2, 2, 6, **made) for _ in range(25)]
+    one, other = (torch.zeros(2, 8, 6, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    walk(soap([one]), [one], [[g] for g in gradients])
+    rounded = [[g * (1 + 1e-15 * torch.randn(2, 8, 6, **made))] for g in gradients]
+    walk(soap([other]), [other], rounded)
+    assert (float((one - other).detach().abs().max()) < 1e-10) == is_rounding
 
 
 @pytest.mark.parametrize("n_rows", [0, 1, 6, 29])

@@ -225,17 +225,7 @@ def test_other_errors_are_no_lack_of_memory(folder: Path, monkeypatch: pytest.Mo
 
 
 def test_shrunk_batches_train_and_resume_the_same(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # AdamW: SOAP's bases turn freely where the gradient is rounding only, so its weights are not compared
-    options = [
-        "train.xyz",
-        *QUICK,
-        "--set",
-        "fit.dtype=float64",
-        "--set",
-        "fit.optimizer=adamw",
-        "--on-oom",
-        "shrink",
-    ]
+    options = ["train.xyz", *QUICK, "--set", "fit.dtype=float64", "--on-oom", "shrink"]
     assert main([*options, "--epochs", "2", "--output", "whole"]) == 0
     little_memory(monkeypatch, 3, ERRORS[1])
     assert main([*options, "--epochs", "2", "--output", "shrunk"]) == 0

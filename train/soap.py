@@ -32,6 +32,9 @@ class Soap(torch.optim.Optimizer):
     Source: Vyas et al., SOAP: Improving and Stabilizing Shampoo using Adam (ICLR 2025), algorithm 3.
     """
 
+    # Share of a matrix's mean eigenvalue that is added to its diagonal before its bases are found, or bases of
+    # directions without gradient would be rounding errors (not in the paper; 0 is the paper).
+    ridge = 1e-3
     record = True  # the kernels of a step, on a GPU
     recorded: RecordedUpdate | None = None  # of all weights that have moved before
 
@@ -85,7 +88,7 @@ class Soap(torch.optim.Optimizer):
         for weight, _ in found:
             self.state[weight]["step"] += 1
         self.recorded([factors(self.state[w]["step"], group) for w, group in found])
-        turn([self.state[weight] for weight, group in found if is_due(self.state[weight], group)])
+        turn([self.state[weight] for weight, group in found if is_due(self.state[weight], group)], self.ridge)
         return True
 
     def _update(self, weight: Tensor, slope: Tensor, group: dict[str, Any]) -> None:
@@ -94,7 +97,7 @@ class Soap(torch.optim.Optimizer):
         if not state:
             state.update(step=0, first=torch.zeros_like(gradient), second=torch.zeros_like(gradient))
             if weight.ndim >= 2:
-                begin(state, gradient, 1 - beta2)
+                begin(state, gradient, 1 - beta2, self.ridge)
             return
         state["step"] += 1
         size, kept = factors(state["step"], group)
@@ -102,7 +105,7 @@ class Soap(torch.optim.Optimizer):
         if weight.ndim >= 2:
             accumulate(state, gradient, 1 - beta2)
         if is_due(state, group):
-            turn([state])
+            turn([state], self.ridge)
 
 
 class RecordedUpdate:
@@ -171,17 +174,23 @@ def direction(state: dict[str, Any], gradient: Tensor, group: dict[str, Any]) ->
     return rotate(first / (deviation + group["damping"] * rms(deviation) + EPSILON), state, back=True)
 
 
-def begin(state: dict[str, Any], gradient: Tensor, share: float) -> None:
+def begin(state: dict[str, Any], gradient: Tensor, share: float, ridge: float) -> None:
     """The bases from the first gradient (n, n_in, n_out), largest eigenvalue first."""
     for side, size in zip(SIDES, gradient.shape[1:], strict=True):
         state[side] = gradient.new_zeros(len(gradient), size, size)
     accumulate(state, gradient, share)
     for side in SIDES:
-        # In float64 and never singular: LAPACK can answer NaN for a float32 matrix with rows of zeros.
+        # In float64 and never singular: LAPACK can answer NaN for a float32 matrix with rows of zeros. No two
+        # eigenvalues are equal, or rounding would choose what spans the null space, which one gradient leaves large.
         matrix = state[side].double()
-        matrix = matrix + 1e-30 * torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
-        basis = torch.linalg.eigh(matrix).eigenvectors.flip(-1)
+        ramp = torch.linspace(1.0, 2.0, matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
+        basis = torch.linalg.eigh(matrix + (ridge * mean(matrix) + 1e-30) * ramp.diag()).eigenvectors.flip(-1)
         state[f"{side}_basis"] = basis.to(gradient.dtype).contiguous()
+
+
+def mean(matrix: Tensor) -> Tensor:
+    """Of the eigenvalues of each matrix (..., n, n), to multiply one."""
+    return matrix.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
 
 
 def rms(x: Tensor) -> Tensor:
@@ -208,13 +217,15 @@ def is_due(state: dict[str, Any], group: dict[str, Any]) -> bool:
     return "left" in state and state["step"] % group["every"] == 0
 
 
-def turn(states: Sequence[dict[str, Any]]) -> None:
+def turn(states: Sequence[dict[str, Any]], ridge: float) -> None:
     """One step of orthogonal iteration; the moments follow."""
     for side in SIDES:
         orders, products = [], []
         for state in states:
-            product = state[side] @ state[f"{side}_basis"]
-            estimate = (state[f"{side}_basis"] * product).sum(-2)  # of the eigenvalues
+            basis = state[f"{side}_basis"]
+            product = state[side] @ basis
+            estimate = (basis * product).sum(-2)  # of the eigenvalues
+            product += ridge * mean(state[side]) * basis
             orders.append(estimate.argsort(dim=-1, descending=True))
             products.append(product.take_along_dim(orders[-1].unsqueeze(-2), -1))
         for state, order, new in zip(states, orders, orthogonal(products), strict=True):
