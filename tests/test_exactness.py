@@ -21,7 +21,7 @@ TINY = ["train.xyz", "--preset", "tiny", "--epochs", "8", "--seed", "3", "--set"
 DIALS = {"model.channels": 4, "model.message_channels": 4, "model.vector_channels": 2, "fit.batch_size": 4}
 
 # The processes that are killed are forks of one that has torch imported already, and draw no plots: all that is
-# left out is waiting. A fork runs potential-train and nothing else; it saves its state after every epoch.
+# left out is waiting. A fork runs potential-train and nothing else; it saves its state around every step.
 DRIVER = """
 import json, os, pathlib, random, signal, sys, time
 import train.fit
@@ -29,7 +29,7 @@ from train import loop
 from train.cli import main
 
 options, kills = json.loads(sys.argv[1]), int(sys.argv[2])
-loop.SAVE_SECONDS, loop.VALIDATE_STEPS = 0.0, 1
+loop.SAVE_SECONDS, loop.EPOCH_SAVE_SECONDS, loop.VALIDATE_STEPS = 0.0, 0.0, 1
 train.finish.draw = lambda directory: {}
 train.fit.seconds_per_step = lambda *_: 0.01
 chance = random.Random(0)
@@ -87,7 +87,7 @@ while sum(killed.values()) < kills:
         enough = sum(killed.values()) >= kills or killed_here >= 8 if begun else False
         moment = "" if enough else chance.choice(list(killed))
         writing = moment in ("cut", "before", "after")
-        pid = fork(arguments, moment if writing else "", chance.randint(1, 12))
+        pid = fork(arguments, moment if writing else "", chance.randint(1, 30))
         if moment == "clock":
             time.sleep(chance.uniform(0, length))
             os.kill(pid, signal.SIGKILL)

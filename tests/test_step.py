@@ -18,6 +18,10 @@ from ase import Atoms
 from ase.io import read, write
 
 from potential.checkpoint import read as read_tensors
+from potential.chunks import predict_in_chunks
+from potential.graph import Graph
+from potential.model import Potential
+from potential.physics import Prediction
 from train import plan, step
 from train.batches import Sample, batch, normalized, prepare
 from train.cli import main
@@ -210,12 +214,22 @@ def test_out_of_memory_says_what_fits(
 def test_out_of_memory_elsewhere_is_explained(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def full(*_: object) -> None:
-        raise MemoryError
-
-    monkeypatch.setattr("train.loop.shared_errors", full)
-    assert main(["train.xyz", *QUICK, "--epochs", "1", "--output", "run"]) == 1
-    assert "out of memory outside the gradient of a step (MemoryError)" in capsys.readouterr().err
+    """A library that is loaded late, or a process that is started, may be the first for which there is no room."""
+    problems = {
+        "train.loop.shared_errors": MemoryError(),
+        "train.finish.draw": ImportError("_backend_agg.so: failed to map segment from shared object"),
+        "train.finish.write_worst": OSError(12, "Cannot allocate memory"),
+    }
+    for place, problem in problems.items():
+        with monkeypatch.context() as patch:
+            patch.setattr(place, lambda *_, problem=problem: (_ for _ in ()).throw(problem))
+            assert main(["train.xyz", *QUICK, "--epochs", "1", "--output", place]) == 1
+        said = capsys.readouterr().err
+        assert f"out of memory outside the gradient of a step ({str(problem) or 'MemoryError'})" in said
+        assert f"--resume --output {place} goes on from what was saved" in said
+        assert main(["--resume", "--output", place]) == 0
+        assert (Path(place) / "summary.json").exists()
+        capsys.readouterr()
 
 
 def test_other_errors_are_no_lack_of_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,7 +281,7 @@ def test_too_many_threads_are_said_and_left_as_they_are(
 
 
 def test_evaluations_take_halves_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Down to single structures; one that does not fit alone is an error, as is anything else."""
+    """Down to single structures; one that does not fit even in chunks is an error, as is anything else."""
     run, samples = run_of(silicon(7), Fit(dtype="float64"))
     whole, sizes = evaluate(run.potential, samples, "cpu"), []
 
@@ -287,5 +301,25 @@ def test_evaluations_take_halves_where_memory_is_short(monkeypatch: pytest.Monke
         np.testing.assert_allclose(halves.arrays()[name], values, rtol=1e-9, atol=1e-12)
     for most, words in ((0, "CUDA out of memory"), (2, "something else")):
         monkeypatch.setattr("train.evaluate.batch", short(most, words))
-        with pytest.raises(RuntimeError, match=words):
+        with pytest.raises((MemoryError, RuntimeError), match=words) as raised:
             evaluate(run.potential, samples, "cpu")
+        assert ("a structure of 63 atoms" in str(raised.value)) == (most == 0)
+
+
+def test_evaluations_take_chunks_of_a_structure_that_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    run, samples = run_of(silicon(2), Fit(dtype="float64"))
+    whole, sizes = evaluate(run.potential, samples, "cpu"), []
+
+    def short(potential: Potential, graph: Graph, size: int) -> Prediction:
+        sizes.append(size)
+        if size > 3:
+            raise MemoryError
+        return predict_in_chunks(potential, graph, size)
+
+    monkeypatch.setattr("train.evaluate.predict_in_chunks", short)
+    monkeypatch.setattr("train.evaluate.CHUNK", 3)
+    chunks = evaluate(run.potential, samples, "cpu")
+    one, two = whole.n_atoms
+    assert sizes == [one + two, one, 3, two, 3]
+    for name, values in whole.arrays().items():
+        np.testing.assert_allclose(chunks.arrays()[name], values, rtol=1e-9, atol=1e-12)

@@ -168,6 +168,30 @@ def test_killed_run_resumes_to_the_same_weights(folder: Path) -> None:
     assert_same(folder / "whole", folder / "cut")
 
 
+def test_killed_in_the_middle_of_a_long_epoch(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What was done in the epoch is not lost but for the last minute, here for the step that was cut."""
+    options = ["train.xyz", *QUICK, "--epochs", "2"]
+    assert main([*options, "--output", "whole"]) == 0
+    code = (
+        "import os, signal, sys\n"
+        "from train import loop\n"
+        "from train.cli import main\n"
+        "step = loop.train_step\n"
+        "def cut(run, *rest):\n"
+        "    if run.step == 2:\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    step(run, *rest)\n"
+        "loop.train_step, loop.EPOCH_SAVE_SECONDS = cut, 0.0\n"
+        "main(sys.argv[1:])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *options, "--output", "cut"], check=False)
+    assert done.returncode == -signal.SIGKILL
+    capsys.readouterr()
+    assert main(["--resume", "--output", "cut"]) == 0
+    assert "continuing after epoch 0, step 2" in capsys.readouterr().out
+    assert_same(folder / "whole", folder / "cut")
+
+
 def test_same_seed_same_weights_other_seed_other_weights(folder: Path) -> None:
     for seed, name in (("1", "a"), ("1", "b"), ("2", "c")):
         assert main(["train.xyz", "--epochs", "2", "--seed", seed, "--output", name, *QUICK]) == 0

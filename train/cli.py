@@ -187,6 +187,28 @@ def refuse_runs(files: list[str]) -> None:
             )
 
 
+def explained(error: Exception, directory: Path) -> str:
+    """What a user is told of an error.
+
+    Raises:
+        RuntimeError: one that no user can cause.
+    """
+    if isinstance(error, ValueError):
+        return str(error)
+    from train.memory import is_out_of_memory  # heavy, and rarely needed
+
+    if is_out_of_memory(error):
+        return (
+            f"out of memory outside the gradient of a step ({str(error) or 'MemoryError'}); take a smaller --preset "
+            f"or fewer frames; --resume --output {directory} goes on from what was saved"
+        )
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}; give another file or directory"
+    if isinstance(error, ImportError):
+        return str(error)
+    raise error
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit code: 0 done, 1 an error that was explained, 130 stopped by Ctrl-C and saved."""
     args = parser().parse_intermixed_args(arguments)
@@ -203,25 +225,8 @@ def main(arguments: list[str] | None = None) -> int:
 
         only = "dry run" if args.dry_run else "find lr" if args.find_lr else ""
         result = fit(config, directory, args.resume, only)
-    except (ValueError, ImportError) as error:
-        print(f"potential-train: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(
-            f"potential-train: {error.filename}: {error.strerror}; give another file or directory",
-            file=sys.stderr,
-        )
-        return 1
-    except (MemoryError, RuntimeError) as error:
-        from train.memory import is_out_of_memory
-
-        if not is_out_of_memory(error):
-            raise
-        print(
-            f"potential-train: out of memory outside the gradient of a step ({str(error) or 'MemoryError'}); take "
-            "a smaller --preset or fewer frames; --resume goes on from what was saved",
-            file=sys.stderr,
-        )
+    except (ValueError, ImportError, OSError, MemoryError, RuntimeError) as error:
+        print(f"potential-train: {explained(error, directory)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         begun = (directory / "state.safetensors").exists()

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from potential.chunks import predict_in_chunks
 from potential.model import Potential
-from potential.physics import predict
 from potential.targets import TargetFacts, as_labelled
 from train.batches import Sample, batch, in_order
 from train.columns import places, trajectories
@@ -20,6 +20,7 @@ from train.memory import is_out_of_memory
 
 EVALUATION_ATOMS = 600  # atoms per batch
 ON_GPU = 4  # times as many on a GPU
+CHUNK = 64  # atoms at a time of a structure that does not fit into memory as a whole
 PREDICTED = 50_000  # frames of a set in predictions.h5
 PART_ATOMS = 1_000_000  # whose predictions are held at a time (about 100 bytes each)
 
@@ -74,18 +75,34 @@ def evaluate_parts(
 
 
 def _fitting(potential: Potential, samples: Sequence[Sample], device: str) -> list[Predictions]:
-    """Of all at once, or of one half after the other where memory is short."""
+    """Of all at once, or of one half after the other where memory is short, a single structure in chunks.
+
+    Raises:
+        MemoryError: a structure does not fit even so.
+    """
     try:
         return [_predict(potential, batch(samples, device))]
     except (MemoryError, RuntimeError) as error:
-        if len(samples) == 1 or not is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
     middle = len(samples) // 2  # out here: the traceback of `error` would keep the tensors
-    return [p for half in (samples[:middle], samples[middle:]) for p in _fitting(potential, half, device)]
+    if middle:
+        return [p for half in (samples[:middle], samples[middle:]) for p in _fitting(potential, half, device)]
+    try:
+        return [_predict(potential, batch(samples, device), CHUNK)]
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        graph = samples[0].graph
+        said = (str(error) or "MemoryError").splitlines()[0]
+        raise MemoryError(
+            f"a structure of {len(graph.positions)} atoms and {len(graph.center)} edges does not fit: {said}"
+        ) from error
 
 
-def _predict(potential: Potential, b: Sample) -> Predictions:
-    p, t = predict(potential, b.graph), b.target
+def _predict(potential: Potential, b: Sample, chunk: int | None = None) -> Predictions:
+    """The predictions of a batch, as a whole or `chunk` atoms at a time."""
+    p, t = predict_in_chunks(potential, b.graph, chunk or len(b.graph.positions)), b.target
     others = as_labelled(p.targets, potential.statistics.targets)
     if not potential.statistics.has_energy:  # nothing to compare with
         t = replace(blank(t), others=t.others)

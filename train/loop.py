@@ -31,7 +31,8 @@ from train.target import weights as target_weights
 from train.threads import threads
 
 VALIDATE_STEPS = 50  # validate at the first end of an epoch that is at least this many steps after the last
-SAVE_SECONDS = 10.0  # least time between two saves of the state
+SAVE_SECONDS = 10.0  # after so long the next validation saves the state,
+EPOCH_SAVE_SECONDS = 60.0  # and after so long the next step, since an epoch of a large set takes hours
 CLOCKS = {"wall": time.monotonic, "cpu": time.process_time}  # s; of the minutes of a run
 
 
@@ -147,6 +148,14 @@ def attempt(run: Run, task: Task, index: Index, samples: Sequence[Sample]) -> No
                 )
 
 
+def save_after(run: Run, task: Task, saved: float, seconds: float) -> float:
+    """Save the state if that was more than `seconds` ago; when it was saved last."""
+    if time.monotonic() - saved <= seconds:
+        return saved
+    save_state(run, task.directory / "state.safetensors")
+    return time.monotonic()
+
+
 def run_epochs(run: Run, task: Task) -> str:
     """Train until the plan is done, early stopping, or a stop signal; says which: done, early, stopped.
 
@@ -177,6 +186,7 @@ def run_epochs(run: Run, task: Task) -> str:
             batches = task.batches(run.epoch)[run.position :]
             own = [run.ranks.take(batch) for batch in batches]
             for batch, index, samples in zip(batches, own, fetch(own), strict=True):
+                saved = save_after(run, task, saved, EPOCH_SAVE_SECONDS)
                 if plan.done(run) >= 1:
                     break
                 if plan.decaying(run) and not trunk.exists():
@@ -197,9 +207,7 @@ def run_epochs(run: Run, task: Task) -> str:
                 if run.ranks.first:
                     append_metrics(task.directory, line)
                 task.tell(run, line)
-                if time.monotonic() - saved > SAVE_SECONDS:
-                    save_state(run, task.directory / "state.safetensors")
-                    saved = time.monotonic()
+                saved = save_after(run, task, saved, SAVE_SECONDS)
     save_state(run, task.directory / "state.safetensors")
     if run.skipped and len(blame(run, task.valid[:8], fit)) == len(task.valid[:8]):
         raise run.ranks.refusal(
