@@ -25,6 +25,7 @@ from train.curve.engine import Where, run
 from train.curve.frames import collect, errors_of, sums
 from train.curve.fronts import points
 from train.curve.ledger import Ledger, append, lines, locked
+from train.curve.limits import limits
 from train.curve.match import matched
 from train.curve.prepare import resolved, subset
 from train.curve.progress import time_left
@@ -587,10 +588,58 @@ def test_what_no_curve_reaches_is_not_put_into_numbers() -> None:
     for row in rows:
         row |= {"first": 25.0, "last": 100.0, "inside": row["model"] == "a", "falls": row["model"] != "d"}
     ratios = [{"one": "a", "other": m, "ratio": [6.0, 2.0, 9.0]} for m in "bc"]
-    said = words.findings({"targets": [{"error": 20.0, "models": rows, "ratios": ratios}]}, "meV/Å")
-    assert said == [
-        "To reach 20 meV/Å, b needs 200 [0, no bound] more calculations.",
-        "c does not come to 20 meV/Å within 1000 times its data.",
-        "The error of d does not fall with N: 20 meV/Å cannot be forecast.",
+    said = words.findings({"targets": [{"error": 20.0, "models": rows, "ratios": ratios}] * 2}, "meV/Å")
+    each = [
         "b needs 6x [2, 9] as many frames as a for 20 meV/Å (extrapolated).",
+        "To reach 20 meV/Å, b needs 200 [0, no bound] more calculations.",
+        "c does not come to 20 meV/Å within 1000 times its data [from 0 more on].",
     ]
+    assert said == [*each, *each, "Errors of d do not fall with N: nothing can be forecast of them."]
+
+
+def test_limits_of_what_was_fitted() -> None:
+    """Fits that did not converge, models that are not as large as was asked for, leaks."""
+    models = {
+        "painn": {"parameters": 1000},
+        "egnn": {"parameters": 1300, "matched": 1.3},
+        "schnet": {"parameters": 1010, "matched": 1.01},
+        "snap": {"parameters": 56},
+        "baseline": {},
+    }
+    fixed = {
+        "protocol": "converged",
+        "pool": 100,
+        "match": "parameters",
+        "reference": "painn",
+        "tests": ["hot"],
+    }
+    study = {
+        "sizes": [10],
+        "draws": 3,
+        "models": models,
+        "fixed": fixed,
+        "facts": {"warnings": ["2 are equal"]},
+    }
+    one = {"frames": 80, "hidden": {"of": 0}}
+    found = {
+        "study": study,
+        "tests": {"hot": {"forces": one}},
+        "block": 10,
+        "failed": {},
+        "fits": [{"ended": "bound"}, {"ended": "converged"}, {}],
+    }
+    said = limits(found)
+    assert said[1].endswith("here it was not checked on hidden sizes.")
+    assert said[2].startswith(
+        "1 of 2 trainings were stopped by the bound before their validation error had settled."
+    )
+    assert said[3:] == [
+        "Not as large as the reference: egnn (130 % in parameters), snap (56 parameters); differences may be of "
+        "capacity.",
+        "Of the data: 2 are equal.",
+    ]
+    fixed |= {"protocol": "equal-steps", "match": "none"}
+    one["hidden"] = {"of": 4}
+    said = limits(found)
+    assert said[1].endswith("beside the forecasts stands how it did on hidden sizes.")
+    assert not any("bound" in line or "reference" in line for line in said)

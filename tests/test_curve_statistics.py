@@ -209,6 +209,8 @@ def test_hidden_sizes_are_seen_to_be_missed() -> None:
     assert good["inside"] == good["of"] == 1
     broken = replace(errors, sums=errors.sums * np.where(errors.size == 400, 25, 1)[:, None])
     assert analyze(broken, n=500)["hidden"]["inside"] < good["of"]
+    same = exact(400, 0.7, 0, n_draws=5)  # in all draws: nothing is learned, nothing forecast
+    assert analyze(same, n=500)["hidden"]["of"] == 0
 
 
 def test_intervals_hold_their_estimate_and_are_nan_where_nothing_is_known() -> None:

@@ -15,7 +15,8 @@ from train.curve.powerlaw import FLOOR_SIZES, SLOPES, Array, Curves, fit_curves
 from train.curve.resample import Errors, Resampled, resample
 
 RESAMPLES = 4000
-BAND_POINTS = 25
+BAND_POINTS, BEYOND = 15, 4  # on either side of the largest size, up to so many times that
+SAME = 1e-9  # of logarithms
 HIDDEN = (1, 2)  # so many of the largest sizes are hidden and predicted
 
 
@@ -100,7 +101,9 @@ def of_model(one: Fitted, errors: Errors, name: str, pool: float) -> dict[str, A
     floors = np.maximum(curves.c, 0.0) if out["floor_fitted"] else nothing.c
     out["c"] = interval(float(one.best.c[0]), floors)
     out["misfit"] = float(np.abs(data.logs - np.log(one.best.at(data.sizes)[0])).max())
-    sizes = np.geomspace(data.sizes[0], 4 * data.sizes[-1], BAND_POINTS)
+    first, last = data.sizes[0], data.sizes[-1]
+    measured, beyond = np.geomspace(first, last, BAND_POINTS), np.geomspace(last, BEYOND * last, BAND_POINTS)
+    sizes = np.concatenate([measured[:-1], beyond])  # the largest size is one of them: there dashes begin
     low_high = [interval(e, v) for e, v in zip(one.best.at(sizes)[0], curves.at(sizes).T, strict=True)]
     out["band"] = {"sizes": sizes.tolist(), "errors": low_high}
     return out
@@ -189,7 +192,7 @@ def hidden(models: dict[str, Resampled]) -> dict[str, Any]:
     """
     points = []
     for name, data in models.items():
-        if not data.freedom:
+        if not data.freedom or np.abs(data.noise).max() < SAME:  # what no draw changes is not learned
             continue
         for many in HIDDEN:
             seen = len(data.sizes) - many

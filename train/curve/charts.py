@@ -119,12 +119,14 @@ def front_charts(found: dict[str, Any]) -> dict[str, Chart]:
                     "mode": "markers+text",
                     "x": rounded(np.array([p.time for p in own])),
                     "y": rounded(np.array([p.error for p in own])),
-                    "text": [str(p.size) for p in own],
+                    "text": [str(p.size) if p.best else "" for p in own],  # all would cover each other
+                    "customdata": [p.size for p in own],
                     "textposition": "top right",
                     "textfont": {"size": 10},
                     "name": escaped(name),
                     "marker": {"color": color, "size": 8},
-                    "hovertemplate": f"{escaped(name)}, %{{text}} frames<br>%{{x:.4g}}, %{{y:.4g}}<extra></extra>",
+                    "hovertemplate": f"{escaped(name)}, %{{customdata}} frames"
+                    "<br>%{x:.4g}, %{y:.4g}<extra></extra>",
                 }
             )
         data.append(front_line([p for p in known if p.best]))

@@ -7,6 +7,7 @@ from typing import Any
 
 from train.curve import words
 from train.curve.charts import curve_chart, front_charts
+from train.curve.limits import limits
 from train.curve.picture import model_colors, shown
 from train.report.charts import Chart
 from train.report.markup import bullets, duration, figure, number, section, table, wrapped
@@ -25,7 +26,7 @@ def page(found: dict[str, Any]) -> str:
         section("Error against time", fronts(found, charts)),
         section("How it was done", bullets(words.method(found))),
         section("How sure it is", bullets(words.statistics(found))),
-        section("What cannot be concluded", bullets(words.limits(found))),
+        section("What cannot be concluded", bullets(limits(found))),
         section("From the literature", literature(found)),
         section("Every fit", fits(found)),
         section(
@@ -71,22 +72,24 @@ def curves(found: dict[str, Any], charts: dict[str, Chart]) -> str:
 
 
 def parameters(found: dict[str, Any], one: dict[str, Any], unit: str) -> str:
-    """Slope, intercept, floor and the error at the largest size."""
+    """Slope, intercept, floor and the error at the largest size whose interval is known."""
     rows = []
     for name, model in one["models"].items():
-        cells = [name_cell(found, name), f"{words.value(model['errors'][-1])}"]
+        known = [k for k, error in enumerate(model["errors"]) if words.not_nan(error[1])] or [-1]
+        at = f" at {model['sizes'][known[-1]]}"
+        cells = [name_cell(found, name), f"{words.value(model['errors'][known[-1]])}{at}"]
         if "b" in model:
             floor = words.value(model["c"]) if model["floor_fitted"] else "not fitted"
             cells += [
                 words.value(model["b"]),
                 words.value(model["a"]),
                 floor,
-                f"{100 * model['misfit']:.2g} %",
+                f"{words.short(100 * model['misfit'])} %",
             ]
         else:
             cells += ["–"] * 4
         rows.append(cells)
-    head = ["model", f"error at the largest size<small>{unit}</small>", "slope b", f"a<small>{unit}</small>",
+    head = ["model", f"error [95 %]<small>{unit}</small>", "slope b", f"a<small>{unit}</small>",
             f"floor c<small>{unit}</small>", "largest misfit"]  # fmt: skip
     return table(head, rows)
 
@@ -98,8 +101,24 @@ def forecasts(found: dict[str, Any]) -> str:
         for quantity, one in quantities.items():
             unit = found["units"][quantity]
             lines = [*words.findings(one, unit), words.checks(one)]
-            parts.append(f"<h3>{escape(test)}, {quantity}</h3>{bullets(lines)}{hidden(found, one, unit)}")
+            parts.append(
+                f"<h3>{escape(test)}, {quantity}</h3>{bullets(lines)}{ratios(one, unit)}{hidden(found, one, unit)}"
+            )
     return "\n".join(parts)
+
+
+def ratios(one: dict[str, Any], unit: str) -> str:
+    """How many times the frames of another each model needs, for all pairs of three models or more, folded."""
+    rows = [
+        [f"{escape(ratio['other'])} against {escape(ratio['one'])}", f"{words.short(target['error'])}",
+         words.value(ratio["ratio"], relative=True), "yes" if ratio["measured"] else "no"]
+        for target in one["targets"]
+        for ratio in words.told_ratios(target)
+    ]  # fmt: skip
+    if len(one["models"]) < 3 or not rows:
+        return ""
+    head = ["models", f"error<small>{unit}</small>", "times the frames [95 %]", "within what was measured"]
+    return f"<details><summary>Frames of all pairs</summary>{table(head, rows)}</details>"
 
 
 def hidden(found: dict[str, Any], one: dict[str, Any], unit: str) -> str:
@@ -153,9 +172,7 @@ def fronts(found: dict[str, Any], charts: dict[str, Chart]) -> str:
         parts.append(figure(identity, f"{test}, {quantity}: {title}"))
     if not parts:
         return ""
-    told = (
-        "<p>The line joins what nothing beats in both. Numbers are frames; times are medians of the fits.</p>"
-    )
+    told = "<p>The line joins what nothing beats in both. Numbers on it are frames; times are medians of the fits.</p>"
     return told + f'<div class="grid">{"".join(parts)}</div>'
 
 

@@ -163,7 +163,7 @@ def draw_fronts(found: dict[str, Any]) -> Figure | None:
                 label=plain(name),
                 markersize=4,
             )
-        for p in of_time:
+        for p in (p for p in of_time if p.best):  # all numbers would cover each other
             axes.annotate(
                 str(p.size), (p.time, p.error), (3, 3), textcoords="offset points", fontsize=6, color=INK
             )
@@ -173,7 +173,7 @@ def draw_fronts(found: dict[str, Any]) -> Figure | None:
         )
         axes.set_xlabel(TIMES[time])
         axes.set_ylabel(f"{quantity} {found['measure'].upper()} ({found['units'][quantity]})")
-        axes.set_title(f"{plain(test)}; numbers: frames", loc="left", fontsize=10, color=INK)
+        axes.set_title(f"{plain(test)}; numbers on the front: frames", loc="left", fontsize=10, color=INK)
         log_axes(axes, margins([p.time for p in of_time]), margins([p.error for p in of_time]))
         style(axes)
     handles, labels = figure.axes[0].get_legend_handles_labels()

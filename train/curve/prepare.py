@@ -79,7 +79,8 @@ def prepare(request: Request, say: Say) -> Study:
         if not old and (directory / "data").is_dir():
             shutil.rmtree(directory / "data")  # perhaps of other files
         sets = read_sets(request.config)
-        say("\n".join([sets.labels, *[w for w in sets.why if w.startswith("WARNING")]]))
+        warnings = [text for text in sets.why if text.startswith("WARNING")]
+        say("\n".join([sets.labels, *warnings]))
         pool, tests = _pool(sets, request.config), _tests(sets)
         why = []
         if not tests:
@@ -101,6 +102,7 @@ def prepare(request: Request, say: Say) -> Study:
             "why": why,
         }
         facts["threads"] = torch.get_num_threads()
+        facts["warnings"] = [_without_folders(text, request.config) for text in warnings]
         wanted = Study(directory, sizes, request.draws, request.seeds, asked, fixed, facts)
         study = extended(old, wanted) if old else wanted
         _require_apart(pool, tests)
@@ -146,6 +148,13 @@ def _pool(sets: Sets, config: Config) -> list[Frame]:
 def _tests(sets: Sets) -> dict[str, list[Frame]]:
     safe = {name: re.sub(r"[^\w() +-]", "_", name) for name in sets.frames if name not in ("train", "valid")}
     return {safe[name]: list(sets.frames[name]) for name in safe}
+
+
+def _without_folders(warning: str, config: Config) -> str:
+    """A warning with files by name: a study may be shown to others."""
+    for path in expand([*config.data.train, *config.data.test]):
+        warning = warning.replace(path, Path(path).name)
+    return warning.removeprefix("WARNING: ")
 
 
 def _require_no_groups(config: Config) -> None:

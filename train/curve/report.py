@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from train.columns import sizes
+from train.curve import words
 from train.curve.analysis import analyze
 from train.curve.fitters import read_frames
 from train.curve.frames import collect, leading, units_of
 from train.curve.ledger import Ledger
+from train.curve.limits import limits
 from train.curve.published import read_published
 from train.curve.study import Study, read_study
-from train.curve.words import summary
 from train.directory import write_text
 from train.report.page import to_json
 
@@ -103,6 +104,25 @@ def gather(study: Study, asked: Asked) -> dict[str, Any]:
         "fits": [results[job.name] for job in jobs],
         "tests": analyses,
     }
+
+
+def summary(found: dict[str, Any]) -> list[str]:
+    """What is printed."""
+    lines = ["", *words.method(found), ""]
+    for test, quantities in found["tests"].items():
+        for quantity, one in quantities.items():
+            unit = found["units"][quantity]
+            lines.append(
+                f"{test}, {quantity} {found['measure'].upper()} ({unit}), {words.frames_text(found, one)}"
+            )
+            for name, model in one["models"].items():
+                cells = [
+                    f"{n}: {words.value(e)}" for n, e in zip(model["sizes"], model["errors"], strict=True)
+                ]
+                slope = f"   slope {words.value(model['b'])}" if "b" in model else ""
+                lines.append(f"  {name}  {'  '.join(cells)}{slope}")
+            lines += [f"  {line}" for line in (*words.findings(one, unit), words.checks(one))]
+    return [*lines, "", *words.statistics(found), "", *limits(found), ""]
 
 
 def table(rows: Sequence[Sequence[Any]]) -> str:

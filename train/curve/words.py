@@ -1,4 +1,4 @@
-"""What a study says in words: protocol, budget, hardware, results with intervals, and what cannot be concluded."""
+"""What a study says in words: protocol, budget, hardware, results with intervals."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from train.curve.study import PROTOCOLS
 from train.report.markup import number
 
 SOLVED = ("linear", "snap")  # fitters
-FEW_FREEDOM, FEW_FRAMES = 4, 50
+FEW_FREEDOM = 4
+ENDLESS = 1e12  # a bound beyond it is none
 REACH, BELOW = (
     1000,
     10,
@@ -26,7 +27,7 @@ def value(interval: Sequence[float | None], unit: str = "", relative: bool = Fal
         return "never" if math.isinf(low) else f"never [from {short(low)} on]"
     if math.isnan(low):
         return f"{short(estimate)}{mark} [interval not known]"
-    return f"{short(estimate)}{mark} [{short(low)}, {'no bound' if math.isinf(high) else short(high)}]"
+    return f"{short(estimate)}{mark} [{short(low)}, {'no bound' if high > ENDLESS else short(high)}]"
 
 
 def short(x: float) -> str:
@@ -50,17 +51,14 @@ def method(found: dict[str, Any]) -> list[str]:
         "for validation included.",
         f"Protocol {fixed['protocol']}: {meaning}; budget {short(fixed['budget'])} {unit}.",
         *study["facts"]["why"],
-        f"Hardware: {study['facts']['machine']}; {threads(fits)} a fit. {batches(study)}",
+        f"Hardware: {study['facts']['machine']}; {threads(fits)} a fit. {batches(study)}".rstrip(),
         capacity(found),
         at_once(found),
     ]
     if fixed["protocol"] == "equal-time":
         lines.append(used(fits))
     if fixed["protocol"] == "converged":
-        bound = sum(fit["ended"] == "bound" for fit in fits)
-        lines.append(
-            f"{bound} of {len(fits)} fits were stopped by the bound before their validation error had settled."
-        )
+        lines.append(at_bound(fits))
     return [line for line in lines if line]
 
 
@@ -111,6 +109,13 @@ def pace(model: Mapping[str, Any]) -> str:
     return f"{1e3 * model['step_seconds']:.3g} ms a step"
 
 
+def at_bound(fits: Sequence[dict[str, Any]]) -> str:
+    """How many converged fits had not converged."""
+    ends = [fit["ended"] for fit in fits if fit.get("ended") in ("bound", "converged")]
+    told = f"{ends.count('bound')} of {len(ends)} trainings were stopped by the bound before their validation error"
+    return f"{told} had settled." if ends else ""
+
+
 def at_once(found: dict[str, Any]) -> str:
     """What the protocol means for models that are solved, and what they took."""
     fitters = {name: model["fitter"] for name, model in found["study"]["models"].items()}
@@ -158,7 +163,8 @@ def statistics(found: dict[str, Any]) -> list[str]:
             )
         elif freedom < FEW_FREEDOM:
             lines.append(
-                f"{freedom + 1} draws leave {freedom} degrees of freedom: more --draws would make intervals narrower."
+                f"{freedom + 1} draws leave {freedom} degree{'s' * (freedom > 1)} of freedom: more --draws would make "
+                "intervals narrower."
             )
     at = sorted({row["size"] for row in one["pairs"] if row["what"] == "errors"})
     if at and found["study"]["draws"] > 1:
@@ -194,47 +200,6 @@ def first(found: dict[str, Any]) -> dict[str, Any]:
     return chosen
 
 
-def limits(found: dict[str, Any]) -> list[str]:
-    """What cannot be concluded."""
-    fixed = found["study"]["fixed"]
-    largest, pool = max(found["study"]["sizes"]), fixed["pool"]
-    lines = [
-        "Models were compared with these settings, this budget and this trainer; others may order them otherwise.",
-        "Beyond the largest size curves are extrapolated: that errors go on falling like a power law is an assumption; "
-        "how it did on hidden sizes is said below.",
-    ]
-    if fixed["protocol"] != "converged":
-        lines.append(
-            "Fits of a fixed budget may end before they have learned what there is in their frames: where curves "
-            "flatten, it may be the budget that ends, and not the data that do not help. --protocol converged tells."
-        )
-    if 2 * largest > pool and found["study"]["draws"] > 1:
-        lines.append(
-            f"Subsets of more than half of the pool ({pool} frames) overlap, and of the whole pool are all the same: "
-            "there intervals of errors are not known and models are not compared; those of curves and of forecasts, "
-            "which use these sizes too, may be too narrow."
-        )
-    if found["block"] == 1:
-        lines.append("Test frames count as independent; frames of a trajectory are not: give --block.")
-    frames = {test: next(iter(of.values()))["frames"] for test, of in found["tests"].items()}
-    few = [f"{test} ({n})" for test, n in frames.items() if n < FEW_FRAMES]
-    if few:
-        lines.append(
-            f"Few test frames, or blocks of them: {', '.join(few)}. Their intervals may be too narrow."
-        )
-    if fixed["match"] == "none" and len(found["study"]["models"]) > 1:
-        lines.append(
-            "Sizes of the models differ: a difference may be one of capacity. --match makes them equal."
-        )
-    if "held_out" in fixed["tests"]:
-        lines.append("The test frames come from the pool itself: nothing is said about other conditions.")
-    if found["failed"]:
-        lines.append(
-            f"{len(found['failed'])} fits failed and are missing; if bad luck chose them, the rest looks too good."
-        )
-    return lines
-
-
 def frames_text(found: dict[str, Any], one: dict[str, Any]) -> str:
     """`650 frames`, or in which blocks they were resampled."""
     block = found["block"]
@@ -250,44 +215,49 @@ def checks(one: dict[str, Any]) -> str:
     return f"Forecasts of hidden sizes: {inside} measured errors inside their 95 % interval."
 
 
+def told_ratios(target: dict[str, Any]) -> list[dict[str, Any]]:
+    """Ratios of frames between models whose curves come to the error not too far from what was measured; whether both
+    were measured there."""
+    rows = {row["model"]: row for row in target["models"]}
+    near = {
+        name for name, row in rows.items() if row["first"] / BELOW < row["needed"][0] < REACH * row["last"]
+    }
+    return [
+        ratio | {"measured": rows[ratio["one"]]["inside"] and rows[ratio["other"]]["inside"]}
+        for ratio in target["ratios"]
+        if {ratio["one"], ratio["other"]} <= near
+    ]
+
+
+def surely(interval: Sequence[float | None]) -> float:
+    """Its lower end, 0 where it is not known: what is surest comes first."""
+    low = interval[1]
+    return low if low is not None and not_nan(low) else 0.0
+
+
 def findings(one: dict[str, Any], unit: str) -> list[str]:
-    """Ratios and forecasts as sentences."""
-    lines = []
+    """Ratios and forecasts as sentences; last, of what nothing can be said."""
+    lines, rising = [], []
     for target in one["targets"]:
         goal = f"{short(target['error'])} {unit}"
-        inside = {row["model"]: row["inside"] for row in target["models"]}
-        near = {
-            row["model"]: row["first"] / BELOW < row["needed"][0] < REACH * row["last"]
-            for row in target["models"]
-        }
+        told = told_ratios(target)
+        best = [ratio for ratio in told if ratio["one"] == told[0]["one"]]  # beside it; a table has all pairs
+        for ratio in sorted(best, key=lambda ratio: -surely(ratio["ratio"])):
+            note = "" if ratio["measured"] else " (extrapolated)"
+            lines.append(
+                f"{ratio['other']} needs {value(ratio['ratio'], relative=True)} as many frames as {ratio['one']} "
+                f"for {goal}{note}."
+            )
         for row in target["models"]:
             if not row["falls"]:
-                lines.append(f"The error of {row['model']} does not fall with N: {goal} cannot be forecast.")
+                rising.append(row["model"])
             elif row["needed"][0] > REACH * row["last"]:
-                lines.append(f"{row['model']} does not come to {goal} within {REACH} times its data.")
+                low = row["more"][1]
+                least = f" [from {short(low)} more on]" if not_nan(low) and low < ENDLESS else ""
+                lines.append(f"{row['model']} does not come to {goal} within {REACH} times its data{least}.")
             elif row["more"][0]:
                 lines.append(f"To reach {goal}, {row['model']} needs {value(row['more'])} more calculations.")
-        for ratio in target["ratios"]:
-            measured = inside[ratio["one"]] and inside[ratio["other"]]
-            if near[ratio["one"]] and near[ratio["other"]]:
-                note = "" if measured else " (extrapolated)"
-                lines.append(
-                    f"{ratio['other']} needs {value(ratio['ratio'], relative=True)} as many frames as {ratio['one']} "
-                    f"for {goal}{note}."
-                )
+    if rising:
+        names = ", ".join(dict.fromkeys(rising))
+        lines.append(f"Errors of {names} do not fall with N: nothing can be forecast of them.")
     return lines
-
-
-def summary(found: dict[str, Any]) -> list[str]:
-    """What is printed."""
-    lines = ["", *method(found), ""]
-    for test, quantities in found["tests"].items():
-        for quantity, one in quantities.items():
-            unit = found["units"][quantity]
-            lines.append(f"{test}, {quantity} {found['measure'].upper()} ({unit}), {frames_text(found, one)}")
-            for name, model in one["models"].items():
-                cells = [f"{n}: {value(e)}" for n, e in zip(model["sizes"], model["errors"], strict=True)]
-                slope = f"   slope {value(model['b'])}" if "b" in model else ""
-                lines.append(f"  {name}  {'  '.join(cells)}{slope}")
-            lines += [f"  {line}" for line in (*findings(one, unit), checks(one))]
-    return [*lines, "", *statistics(found), "", *limits(found), ""]

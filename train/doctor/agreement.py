@@ -20,7 +20,7 @@ USABLE = 0.7  # median alignment of labelled and modelled forces below which not
 GOOD = 0.88  # ... above which forces and structures surely belong together
 EXPLAINED = 0.7  # alignment that all but a seventh of the frames must reach before single frames are blamed
 LINKED = 0.3  # correlation of energies from which their ratio is judged
-RATIO = 6.0  # a model as rough as this is right to a factor of 3; units differ by 13 and more
+RATIO = 6.0  # a model as rough as this is mostly right to a factor of 3; units differ by 13 and more
 SCALE = 6.0  # the same for the forces of single frames
 SURE = 5.0  # standard deviations
 FAR = 12.0  # robust standard deviations of an energy from what the forces say
@@ -143,7 +143,7 @@ def energies(found: Consistency, units: tuple[str, str, str]) -> Iterator[Findin
     source = found.frames[0].source
     if abs(correlation) > LINKED and strength > SURE:
         if 1 / RATIO < ratio < RATIO:
-            text = f"energies and forces agree {told}: ratio {ratio:.2f}, expected 1 within a factor of 3"
+            text = f"energies and forces agree {told}: ratio {ratio:.2f}, expected 1 within a factor of {RATIO:g}"
             yield Finding(CHECK, text, (), NOTE)
             yield from _far(found)
             return
