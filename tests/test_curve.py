@@ -392,6 +392,19 @@ def test_frames_of_a_test_in_the_pool_are_refused(
     assert "1 frames of the test leak are in the pool too" in capsys.readouterr().err
 
 
+def test_subsets_without_an_element_of_the_test_are_refused(
+    pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    only_first = next(k for k in subset(40, 10, 0) if k not in subset(40, 10, 1))
+    for name, frame in (("pool", only_first), ("hot", 0)):
+        lines = (pool / f"{name}.xyz").read_text().splitlines(True)
+        own = slice(17 * frame, 17 * (frame + 1))
+        lines[own] = ["N" + line[1:] if line.startswith("O ") else line for line in lines[own]]
+        (tmp_path / f"{name}.xyz").write_text("".join(lines))
+    assert main(command(tmp_path, tmp_path / "s")) == 1
+    assert " of draw 1 has no N, which the test hot has" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("more", "complaint"),
     [

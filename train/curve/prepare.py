@@ -27,7 +27,7 @@ from train.data.dataset import Frame
 from train.data.files import expand
 from train.data.hdf5 import write_hdf5
 from train.origin import commit, now, sha256
-from train.plan import choose_fit
+from train.plan import choose_fit, elements
 from train.resources import machine
 from train.sets import Sets, read_sets
 from train.toml import as_sections
@@ -106,6 +106,7 @@ def prepare(request: Request, say: Say) -> Study:
         wanted = Study(directory, sizes, request.draws, request.seeds, asked, fixed, facts)
         study = extended(old, wanted) if old else wanted
         _require_apart(pool, tests)
+        _require_elements(study, (pool, sets.isolated), tests)
         _write_data(study, pool, tests, [f for f in sets.isolated if f.energy is not None])
         study = replace(study, models=_models(study, config, pool, say))
         save_study(study)
@@ -176,6 +177,25 @@ def _require_apart(pool: Sequence[Frame], tests: Mapping[str, Sequence[Frame]]) 
                 f"{len(both)} frames of the test {test} are in the pool too, the first is {both[0][1].name} "
                 f"({both[0][0].name}): errors on them say nothing; leave them out of one"
             )
+
+
+def _require_elements(
+    study: Study, given: tuple[Sequence[Frame], Sequence[Frame]], tests: Mapping[str, Sequence[Frame]]
+) -> None:
+    """Every subset has all elements of the tests; those of one draw are nested, so the smallest counts.
+
+    Args:
+        given: the pool, and isolated atoms, which every fit has.
+    """
+    size, (pool, isolated) = min(study.sizes), given
+    for draw in range(study.draws):
+        known = set(elements([*isolated, *(pool[k] for k in subset(len(pool), size, draw))]))
+        for test, frames in tests.items():
+            if unknown := [name for name in elements(frames) if name not in known]:
+                raise ValueError(
+                    f"the subset of {size} frames of draw {draw} has no {', '.join(unknown)}, which the test {test} "
+                    "has: a model fitted to it cannot predict them; give larger --sizes"
+                )
 
 
 def _held_out(pool: list[Frame]) -> tuple[list[Frame], list[Frame]]:

@@ -46,9 +46,9 @@ def method(found: dict[str, Any]) -> list[str]:
     fits = found["fits"]
     lines = [
         f"{found['done']} of {found['of']} fits: models: {len(study['models'])}, sizes "
-        f"{', '.join(map(str, study['sizes']))}, {study['draws']} random subsets of each size (nested) of one pool of "
-        f"{fixed['pool']} frames, seeds on each: {study['seeds']}. A size counts all frames that a fit may use, those "
-        "for validation included.",
+        f"{', '.join(map(str, study['sizes']))}, {study['draws']} random subset{'s' * (study['draws'] > 1)} of each "
+        f"size (nested) of one pool of {fixed['pool']} frames, seeds on each: {study['seeds']}. A size counts all "
+        "frames that a fit may use, those for validation included.",
         f"Protocol {fixed['protocol']}: {meaning}; budget {short(fixed['budget'])} {unit}.",
         *study["facts"]["why"],
         f"Hardware: {study['facts']['machine']}; {threads(fits)} a fit. {batches(study)}".rstrip(),
