@@ -106,7 +106,7 @@ def prepare(request: Request, say: Say) -> Study:
         wanted = Study(directory, sizes, request.draws, request.seeds, asked, fixed, facts)
         study = extended(old, wanted) if old else wanted
         _require_apart(pool, tests)
-        _require_elements(study, (pool, sets.isolated), tests)
+        _require_elements(wanted, (pool, sets.isolated), tests)
         _write_data(study, pool, tests, [f for f in sets.isolated if f.energy is not None])
         study = replace(study, models=_models(study, config, pool, say))
         save_study(study)
