@@ -201,5 +201,6 @@ def configuration(potential: Potential) -> dict[str, Any]:
 
 def suggestion(word: str, known: Any) -> str:
     """`; did you mean 'cutoff'?`, or nothing."""
-    close = difflib.get_close_matches(str(word), list(known), n=1)
+    same = [k for k in known if str(k).lower() == str(word).lower()]  # difflib tells eV from ev
+    close = same or difflib.get_close_matches(str(word), list(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""

@@ -17,6 +17,10 @@ from ase.io import read, write
 
 from potential import EquivCalculator, Statistics, build, load, save
 from train.cli import main
+from train.compare.cli import main as compare
+from train.curve.cli import main as curve
+from train.doctor.cli import main as doctor
+from train.prepared.cli import main as prepare
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -169,3 +173,20 @@ def test_future_format_version(saved: Path) -> None:
     safetensors.torch.save_file(tensors, saved)
     with pytest.raises(ValueError, match=r"model\.safetensors: not a potential file"):
         load(saved)
+
+
+@pytest.mark.parametrize("command", [main, doctor, prepare, curve, compare])
+def test_unknown_option_of_a_command(
+    command: Callable[[list[str]], int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        command(["train.xyz", "--lenght-unit=Ang", *["--output", "set.h5"] * (command is prepare)])
+    assert stopped.value.code == 2
+    assert (
+        "unrecognized arguments: --lenght-unit=Ang; did you mean '--length-unit'?" in capsys.readouterr().err
+    )
+
+
+def test_unit_in_other_letters(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train.xyz", "--energy-unit", "ev"]) == 1
+    assert "energy_unit is 'ev'; did you mean 'eV'?" in capsys.readouterr().err

@@ -11,7 +11,7 @@ from typing import Any
 
 from train.config import NETWORK, TUNING, Config, check
 from train.names import set_name
-from train.options import add_feeding, add_files, add_labels, add_start, add_targets, data_settings
+from train.options import add_feeding, add_files, add_labels, add_start, add_targets, data_settings, parse
 from train.toml import parse_assignment, read_toml, update
 
 OF_DATA = ("folds", "fold", "replay", "replay_weight")
@@ -211,7 +211,7 @@ def explained(error: Exception, directory: Path) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit code: 0 done, 1 an error that was explained, 130 stopped by Ctrl-C and saved."""
-    args = parser().parse_intermixed_args(arguments)
+    args = parse(parser(), arguments)
     directory = Path(args.output or ".")
     try:
         config, directory = configuration(args)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from train.config import Config
+from train.option import suggest
 from train.toml import parse_assignment, read_toml, update
 
 LABEL_OPTIONS = (
@@ -18,6 +20,16 @@ LABEL_OPTIONS = (
     "forces_unit",
     "stress_unit",
 )
+
+
+def parse(p: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
+    """`p.parse_intermixed_args`, which says what an unknown option may have been meant to be."""
+    args, unknown = p.parse_known_intermixed_args(arguments)
+    if unknown:
+        options = re.findall(r"--[a-z-]+", p.format_usage())
+        wrong = next((word for word in unknown if word.startswith("--")), "").partition("=")[0]
+        p.error(f"unrecognized arguments: {' '.join(unknown)}{suggest(wrong, options) if wrong else ''}")
+    return args
 
 
 def add_files(p: argparse.ArgumentParser) -> None:

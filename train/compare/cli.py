@@ -14,7 +14,7 @@ from potential.analysis.worker import suggestion
 from train.compare.checks import CHECKS
 from train.compare.contestants import contestants
 from train.names import set_name
-from train.options import add_labels, data_settings
+from train.options import add_labels, data_settings, parse
 
 if TYPE_CHECKING:
     from train.compare.run import Request
@@ -232,7 +232,7 @@ def run(args: argparse.Namespace) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code: 0 done, 1 an error that was explained, 130 stopped by Ctrl-C."""
-    args = parser().parse_intermixed_args(arguments)
+    args = parse(parser(), arguments)
     try:
         return run(args)
     except ValueError as error:

@@ -14,7 +14,7 @@ from typing import Any
 
 from train.config import Config, check
 from train.names import set_name, set_names
-from train.options import add_labels, add_targets, data_settings
+from train.options import add_labels, add_targets, data_settings, parse
 from train.target import resolved
 from train.toml import parse_assignment, read_toml, update
 
@@ -252,7 +252,7 @@ def fit_all(args: argparse.Namespace, directory: Path) -> dict[str, str]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit code: 0 done, 1 an error that was explained or fits that failed, 130 stopped."""
-    args = parser().parse_intermixed_args(arguments)
+    args = parse(parser(), arguments)
     try:
         directory = directory_of(args)
         failed = {} if args.report else fit_all(args, directory)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from train.names import set_names
-from train.options import add_descriptions, add_files, add_labels, data_settings, described
+from train.options import add_descriptions, add_files, add_labels, data_settings, described, parse
 
 EPILOG = """exit code:
   0  clean: nothing found, or notes only
@@ -40,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit code that --help explains."""
-    args = parser().parse_intermixed_args(arguments)
+    args = parse(parser(), arguments)
     try:
         config = described(args, data_settings(args))
         data = config.data

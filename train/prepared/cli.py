@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from train.options import LABEL_OPTIONS, add_descriptions, add_labels, described
+from train.options import LABEL_OPTIONS, add_descriptions, add_labels, described, parse
 
 EPILOG = """An interrupted call is continued by repeating it. The set is read frame by frame, never as a whole:
   potential-prepare 'runs/*.xyz' more.traj --output set.h5 --workers 2
@@ -49,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit code: 0 done, 1 an error that was explained, 130 interrupted."""
-    args = parser().parse_intermixed_args(arguments)
+    args = parse(parser(), arguments)
     begun = time.monotonic()
 
     def tell(text: str) -> None:
