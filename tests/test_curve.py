@@ -290,10 +290,10 @@ def test_published_errors_stand_beside(
 
 
 def test_published_errors_that_are_close_share_a_line() -> None:
-    points = (("a", 9, 1.0), ("b", 9, 1.1), ("c", 5, 1.0), ("d", 9, 3.0))
+    points = (("a", 9, 1.0), ("b", 9, 1.1), ("c", 5, 1.0), ("d", 9, 3.0), ("e", 8, 1.1))
     rows = [{"label": name, "frames": n, "error": error} for name, n, error in points]
-    assert labels(rows, (0.1, 10.0)) == ["", "b, a", "c", "d"]
-    assert labels(rows, (0.9, 3.3)) == ["a", "b", "c", "d"]
+    assert labels(rows, (0.1, 10.0)) == ["", "b, e, a", "c", "d", ""]
+    assert labels(rows, (0.9, 3.3)) == ["a", "b, e", "c", "d", ""]
 
 
 def test_a_fit_that_always_fails_is_named_and_the_rest_is_done(

@@ -9,7 +9,7 @@ import numpy as np
 
 from train.curve.fronts import TIMES, points
 from train.curve.picture import limits, margins, model_colors, shown, size_range, ticks_of
-from train.curve.published import labels, of
+from train.curve.published import labels, of, side
 from train.report.charts import Chart, axis, escaped, layout, rounded
 from train.report.plots import INK
 
@@ -30,7 +30,7 @@ def curve_chart(found: dict[str, Any], test: str, quantity: str) -> Chart:
     for name, model in one["models"].items():
         data += [*band(model, name, colors[name], ends), *means(model, name, colors[name], unit)]
     sizes = [n for model in one["models"].values() for n in model["sizes"]]
-    data += [stars(literature, unit, ends)] if literature else []
+    data += [stars(literature, unit, ends, sizes)] if literature else []
     reach = size_range([*sizes, *(p["frames"] for p in literature)])
     x = log_axis("reference calculations", reach, sizes)
     return {"data": data, "layout": layout(x, log_axis(f"{found['measure'].upper()} ({unit})", ends))}
@@ -62,7 +62,9 @@ def means(model: dict[str, Any], name: str, color: str, unit: str) -> list[Chart
     ]
 
 
-def stars(published: list[dict[str, Any]], unit: str, ends: tuple[float, float]) -> Chart:
+def stars(
+    published: list[dict[str, Any]], unit: str, ends: tuple[float, float], sizes: Sequence[int]
+) -> Chart:
     """Errors from the literature."""
     return {
         "type": "scatter",
@@ -70,7 +72,7 @@ def stars(published: list[dict[str, Any]], unit: str, ends: tuple[float, float])
         "x": [p["frames"] for p in published],
         "y": [p["error"] for p in published],
         "text": [escaped(text) for text in labels(published, ends)],
-        "textposition": "middle right",
+        "textposition": [f"middle {side(p, sizes)}" for p in published],
         "textfont": {"size": 10},
         "name": "published",
         "marker": {"color": INK, "size": 9, "symbol": "star"},

@@ -14,7 +14,7 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from train.curve.frames import leading
 from train.curve.fronts import TIMES, points
-from train.curve.published import labels, of
+from train.curve.published import labels, of, side
 from train.report.page import replace
 from train.report.plots import INK, TESTS, VALID, log_ticks, plain, style
 
@@ -68,7 +68,7 @@ def draw_curves(found: dict[str, Any]) -> Figure:
             sizes = [n for model in one["models"].values() for n in model["sizes"]]
             literature = of(found, test, quantity)
             height = limits(one, literature)
-            draw_published(axes, literature, height)
+            draw_published(axes, literature, height, sizes)
             axes.set_title(f"{plain(test)}: {quantity}", loc="left", fontsize=10, color=INK)
             axes.set_xlabel("reference calculations")
             axes.set_ylabel(f"{quantity} {found['measure'].upper()} ({found['units'][quantity]})")
@@ -84,13 +84,17 @@ def draw_curves(found: dict[str, Any]) -> Figure:
     return figure
 
 
-def draw_published(axes: Axes, rows: list[dict[str, Any]], height: tuple[float, float]) -> None:
+def draw_published(
+    axes: Axes, rows: list[dict[str, Any]], height: tuple[float, float], sizes: Sequence[int]
+) -> None:
     """Stars with names."""
     where: dict[str, Any] = {"textcoords": "offset points", "fontsize": 7, "color": INK, "va": "center"}
     for row, text in zip(rows, labels(rows, height), strict=True):
         at = (row["frames"], row["error"])
         axes.plot(*at, "*", color=INK, markersize=7)
-        axes.annotate(plain(text), at, (6, 0), **where)
+        beside = side(row, sizes)
+        away = {"left": (-6, "right"), "right": (6, "left")}[beside]
+        axes.annotate(plain(text), at, (away[0], 0), ha=away[1], **where).set_in_layout(False)
 
 
 def draw_curve(axes: Axes, model: dict[str, Any], name: str, color: str) -> None:

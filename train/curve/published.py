@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from train.curve.frames import MEASURES, QUANTITIES
 from train.option import suggest
 
-NEAR = 0.04  # of the height of an axis: a line of text
+NEAR = 0.06  # of the height of an axis: a line of text
+BESIDE = 1.5  # times the frames: names would cover each other
 COLUMNS = ("label", "test", "quantity", "measure", "frames", "error", "source")
 
 
@@ -58,11 +59,17 @@ def labels(rows: list[dict[str, Any]], ends: tuple[float, float]) -> list[str]:
     highest has all names."""
     room = (ends[1] / ends[0]) ** NEAR
     texts = [""] * len(rows)
-    first: dict[int, int] = {}  # frames -> the point that is being named
+    named: list[int] = []
     for k in sorted(range(len(rows)), key=lambda k: -float(rows[k]["error"])):
-        at = first.get(rows[k]["frames"])
-        if at is not None and rows[at]["error"] < room * rows[k]["error"]:
-            texts[at] += f", {rows[k]['label']}"
+        beside = [j for j in named if 1 / BESIDE < rows[j]["frames"] / rows[k]["frames"] < BESIDE]
+        if beside and rows[beside[-1]]["error"] < room * rows[k]["error"]:
+            texts[beside[-1]] += f", {rows[k]['label']}"
         else:
-            first[rows[k]["frames"]], texts[k] = k, rows[k]["label"]
+            named.append(k)
+            texts[k] = rows[k]["label"]
     return texts
+
+
+def side(row: dict[str, Any], sizes: Sequence[int]) -> str:
+    """Where the names of a point stand: left of it beyond what was measured, where the axis ends."""
+    return "left" if row["frames"] > max(sizes) else "right"
