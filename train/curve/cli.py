@@ -72,7 +72,9 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--reference", metavar="NAME", help="... reference (default: the first of --models)")
     p.add_argument(
-        "--quick", action="store_true", help=f"preset tiny, one seed, a budget {QUICK} times smaller"
+        "--quick",
+        action="store_true",
+        help=f"preset tiny, one seed, a budget {QUICK} times smaller; unless given",
     )
     p.add_argument(
         "--output", metavar="DIR", help="directory of the study (default: name of the pool + '-curve')"
