@@ -21,11 +21,12 @@ from train.batches import prepare
 from train.cli import main
 from train.config import Config, Data, Fit, Weights
 from train.data.dataset import Frame
-from train.finetune import NewData, begin, errors_before, extended, refit_e0, trainable, with_e0
+from train.finetune import begin, errors_before, extended, trainable, with_e0
 from train.fit import Job, identity, prepare_job
 from train.lowrank import LowRank, ordinary
 from train.parallel import Ranks
 from train.prepared.cli import main as prepare_set
+from train.refit import NewData, refit_e0
 from train.replay import lighter
 from train.sets import Sets
 from train.statistics import E0Fit
@@ -113,6 +114,11 @@ def test_e0_of_a_new_element() -> None:
         "O": "starting model",
         "N": "least squares",
     }
+    one = refit_e0(wide, NewData(frames(truth, {}, ("NHHH",) * 3), [], {}), ("H", "C", "O"), Fit())
+    assert one.e0["N"] == pytest.approx(
+        -1480.0, abs=0.01
+    )  # a single composition leaves the known ones where they are
+    assert one.e0["H"] == E0[0]
     atom = Frame(Atoms("N"), -1479.0, None, None, "atoms.xyz", 0)
     found = refit_e0(wide, NewData(data, [atom], {}), ("H", "C", "O"), Fit())
     assert found.e0["N"] == pytest.approx(-1479.0)
