@@ -403,6 +403,18 @@ def test_subsets_without_an_element_of_the_test_are_refused(
         (tmp_path / f"{name}.xyz").write_text("".join(lines))
     assert main(command(tmp_path, tmp_path / "s")) == 1
     assert " of draw 1 has no N, which the test hot has" in capsys.readouterr().err
+    with (tmp_path / "pool.xyz").open("a") as f:  # an isolated atom is no frame that a fit learns from
+        f.write('1\nProperties=species:S:1:pos:R:3:forces:R:3 energy=-1480.0 pbc="F F F"\nN 0 0 0 0 0 0\n')
+    assert main(command(tmp_path, tmp_path / "t")) == 1
+    assert " of draw 1 has no N, which the test hot has" in capsys.readouterr().err
+
+
+def test_the_split_that_no_fit_takes_is_not_told_of(pool: Path, tmp_path: Path) -> None:
+    lines = (pool / "pool.xyz").read_text().splitlines(True)
+    (tmp_path / "pool.xyz").write_text("".join(lines * 2))
+    (tmp_path / "hot.xyz").write_text((pool / "hot.xyz").read_text())
+    assert main(command(tmp_path, tmp_path / "s")) == 0
+    assert not [text for text in read_study(tmp_path / "s").facts["warnings"] if "also train" in text]
 
 
 @pytest.mark.parametrize(
@@ -605,7 +617,7 @@ def test_what_no_curve_reaches_is_not_put_into_numbers() -> None:
     each = [
         "b needs 6x [2, 9] as many frames as a for 20 meV/Å (extrapolated).",
         "To reach 20 meV/Å, b needs 200 [0, no bound] more calculations.",
-        "c does not come to 20 meV/Å within 1000 times its data [from 0 more on].",
+        "c does not come to 20 meV/Å within 1000 times its data.",
     ]
     assert said == [*each, *each, "Errors of d do not fall with N: nothing can be forecast of them."]
 

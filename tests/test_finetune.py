@@ -119,6 +119,12 @@ def test_e0_of_a_new_element() -> None:
         -1480.0, abs=0.01
     )  # a single composition leaves the known ones where they are
     assert one.e0["H"] == E0[0]
+    moved = frames(truth, {"H": 1.0, "C": 1.0, "O": 1.0}, ("NHHH",) * 3 + ("CO",) * 2)
+    both = refit_e0(
+        wide, NewData(moved, [], {}), ("H", "C", "O"), Fit()
+    )  # another method: only what cannot be N moves
+    for s, expected in {"H": E0[0], "C": E0[1] + 1.0, "O": E0[2] + 1.0, "N": -1477.0}.items():
+        assert both.e0[s] == pytest.approx(expected, abs=0.02), s
     atom = Frame(Atoms("N"), -1479.0, None, None, "atoms.xyz", 0)
     found = refit_e0(wide, NewData(data, [atom], {}), ("H", "C", "O"), Fit())
     assert found.e0["N"] == pytest.approx(-1479.0)

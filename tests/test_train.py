@@ -23,6 +23,7 @@ from potential import EquivCalculator, load
 from potential.checkpoint import read as read_tensors
 from potential.checkpoint import write as write_tensors
 from potential.model import configuration, presets
+from train import loop
 from train.cli import main
 from train.run import FORMAT
 from train.toml import tomllib
@@ -190,6 +191,30 @@ def test_killed_in_the_middle_of_a_long_epoch(folder: Path, capsys: pytest.Captu
     assert main(["--resume", "--output", "cut"]) == 0
     assert "continuing after epoch 0, step 2" in capsys.readouterr().out
     assert_same(folder / "whole", folder / "cut")
+
+
+def test_dies_in_its_last_validation(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An epoch longer than the run: what is saved within it still has to be validated."""
+    monkeypatch.setattr(loop, "EPOCH_SAVE_SECONDS", 0.0)
+    with monkeypatch.context() as short:
+        short.setattr(loop, "validate", lambda *_: (_ for _ in ()).throw(MemoryError))
+        assert main(["train.xyz", *QUICK, "--minutes", "0.02", "--output", "run"]) == 1
+    assert "--resume --output run goes on" in capsys.readouterr().err
+    assert main(["--resume", "--output", "run"]) == 0
+    (line,) = Path("run/metrics.jsonl").read_text().splitlines()
+    assert json.loads(line)["step"] > 0
+
+
+def test_lack_of_memory_before_a_run_promises_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("train.fit.fit", lambda *_: (_ for _ in ()).throw(MemoryError))
+    assert main(["train.xyz", *QUICK, "--epochs", "1", "--output", "run"]) == 1
+    said = capsys.readouterr().err
+    assert "out of memory" in said
+    assert "--resume" not in said
 
 
 def test_same_seed_same_weights_other_seed_other_weights(folder: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from train.config import NETWORK, TUNING, Config, check
+from train.memory import is_out_of_memory
 from train.names import set_name
 from train.options import add_feeding, add_files, add_labels, add_start, add_targets, data_settings, parse
 from train.toml import parse_assignment, read_toml, update
@@ -195,13 +196,13 @@ def explained(error: Exception, directory: Path) -> str:
     """
     if isinstance(error, ValueError):
         return str(error)
-    from train.memory import is_out_of_memory  # heavy, and rarely needed
-
     if is_out_of_memory(error):
-        return (
+        told = (
             f"out of memory outside the gradient of a step ({str(error) or 'MemoryError'}); take a smaller --preset "
-            f"or fewer frames; --resume --output {directory} goes on from what was saved"
+            "or fewer frames"
         )
+        saved = (directory / "state.safetensors").exists()
+        return told + f"; --resume --output {directory} goes on from what was saved" * saved
     if isinstance(error, OSError):
         return f"{error.filename}: {error.strerror}; give another file or directory"
     if isinstance(error, ImportError):

@@ -156,6 +156,14 @@ def save_after(run: Run, task: Task, saved: float, seconds: float) -> float:
     return time.monotonic()
 
 
+def look(run: Run, task: Task) -> None:
+    """Validate, and say so."""
+    line = validate(run, task.valid, task.fit)
+    if run.ranks.first:
+        append_metrics(task.directory, line)
+    task.tell(run, line)
+
+
 def run_epochs(run: Run, task: Task) -> str:
     """Train until the plan is done, early stopping, or a stop signal; says which: done, early, stopped.
 
@@ -186,9 +194,9 @@ def run_epochs(run: Run, task: Task) -> str:
             batches = task.batches(run.epoch)[run.position :]
             own = [run.ranks.take(batch) for batch in batches]
             for batch, index, samples in zip(batches, own, fetch(own), strict=True):
-                saved = save_after(run, task, saved, EPOCH_SAVE_SECONDS)
                 if plan.done(run) >= 1:
-                    break
+                    break  # before a save: what is saved at its end has been validated
+                saved = save_after(run, task, saved, EPOCH_SAVE_SECONDS)
                 if plan.decaying(run) and not trunk.exists():
                     save_state(run, trunk)
                 if plan.second(run) and run.stage == 1:
@@ -203,11 +211,10 @@ def run_epochs(run: Run, task: Task) -> str:
                     return "stopped"
             run.epoch, run.position = run.epoch + 1, 0
             if run.step - run.validated >= VALIDATE_STEPS or plan.done(run) >= 1:
-                line = validate(run, task.valid, fit)
-                if run.ranks.first:
-                    append_metrics(task.directory, line)
-                task.tell(run, line)
+                look(run, task)
                 saved = save_after(run, task, saved, SAVE_SECONDS)
+    if run.validated != run.step:  # resumed with fewer minutes than it has had
+        look(run, task)
     save_state(run, task.directory / "state.safetensors")
     if run.skipped and len(blame(run, task.valid[:8], fit)) == len(task.valid[:8]):
         raise run.ranks.refusal(

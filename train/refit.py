@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import isfinite
 
 import numpy as np
 
@@ -42,7 +43,7 @@ def refit_e0(potential: Potential, data: NewData, old: Sequence[str], fit: Fit) 
     given = {s: e - before[s] for s, e in data.given.items() if s in symbols}
     labelled = [f for f in frames if f.energy is not None]
     found = fit_e0(frames, symbols, isolated, given) if labelled else None
-    moves, size = dict(found.e0) if found else {}, 0.0
+    moves, size, keep = dict(found.e0) if found else {}, 0.0, True
     if found:
         # first what new elements explain: one composition cannot tell their E0 from that of the others
         held = {s: 0.0 for s in symbols if s in old} | given
@@ -51,9 +52,11 @@ def refit_e0(potential: Potential, data: NewData, old: Sequence[str], fit: Fit) 
         beyond = remaining(labelled, kept)
         off = fit_e0(beyond, symbols, [], {s: 0.0 for s in symbols if s in given or s not in old}).e0
         size = rms([sum(off[s] for s in f.atoms.symbols) / len(f.atoms) for f in beyond])
-    keep = fit.refit_e0 == "never" or (fit.refit_e0 == "auto" and size <= SIGNIFICANT)
-    if found and keep:
-        moves = kept
+        keep = fit.refit_e0 == "never" or (fit.refit_e0 == "auto" and size <= SIGNIFICANT)
+        if keep:
+            moves = kept
+        elif not isfinite(found.condition):  # the compositions do not determine all at once
+            moves = {s: kept[s] + off[s] for s in symbols}
     sources = dict.fromkeys(before, KEPT)
     if found:
         sources |= {

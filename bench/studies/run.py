@@ -188,7 +188,9 @@ def main() -> None:
     p.add_argument("--seeds", type=int, default=1)
     p.add_argument("--engine", choices=("local", "process", "submitit"), default="local")
     p.add_argument("--workers", type=int, default=2)
-    p.add_argument("--quick", action="store_true", help="preset tiny, three sizes, a quarter of the time")
+    p.add_argument(
+        "--quick", action="store_true", help="preset tiny, three sizes, 15 CPU seconds or 1,000 steps"
+    )
     args = p.parse_args()
     if args.list or not args.studies:
         for name, plan in STUDIES.items():

@@ -26,6 +26,7 @@ from train.curve.words import pace
 from train.data.dataset import Frame
 from train.data.files import expand
 from train.data.hdf5 import write_hdf5
+from train.leaks import shared
 from train.origin import commit, now, sha256
 from train.plan import choose_fit, elements
 from train.resources import machine
@@ -79,7 +80,8 @@ def prepare(request: Request, say: Say) -> Study:
         if not old and (directory / "data").is_dir():
             shutil.rmtree(directory / "data")  # perhaps of other files
         sets = read_sets(request.config)
-        warnings = [text for text in sets.why if text.startswith("WARNING")]
+        within = shared({part: sets.frames[part] for part in ("train", "valid")})  # a split that no fit takes
+        warnings = [text for text in sets.why if text.startswith("WARNING") and text not in within]
         say("\n".join([sets.labels, *warnings]))
         pool, tests = _pool(sets, request.config), _tests(sets)
         why = []
@@ -106,7 +108,7 @@ def prepare(request: Request, say: Say) -> Study:
         wanted = Study(directory, sizes, request.draws, request.seeds, asked, fixed, facts)
         study = extended(old, wanted) if old else wanted
         _require_apart(pool, tests)
-        _require_elements(wanted, (pool, sets.isolated), tests)
+        _require_elements(wanted, pool, tests)
         _write_data(study, pool, tests, [f for f in sets.isolated if f.energy is not None])
         study = replace(study, models=_models(study, config, pool, say))
         save_study(study)
@@ -179,17 +181,11 @@ def _require_apart(pool: Sequence[Frame], tests: Mapping[str, Sequence[Frame]]) 
             )
 
 
-def _require_elements(
-    study: Study, given: tuple[Sequence[Frame], Sequence[Frame]], tests: Mapping[str, Sequence[Frame]]
-) -> None:
-    """Every subset has all elements of the tests; those of one draw are nested, so the smallest counts.
-
-    Args:
-        given: the pool, and isolated atoms, which every fit has.
-    """
-    size, (pool, isolated) = min(study.sizes), given
+def _require_elements(study: Study, pool: Sequence[Frame], tests: Mapping[str, Sequence[Frame]]) -> None:
+    """Every subset has all elements of the tests; those of one draw are nested, so the smallest counts."""
+    size = min(study.sizes)
     for draw in range(study.draws):
-        known = set(elements([*isolated, *(pool[k] for k in subset(len(pool), size, draw))]))
+        known = set(elements([pool[k] for k in subset(len(pool), size, draw)]))
         for test, frames in tests.items():
             if unknown := [name for name in elements(frames) if name not in known]:
                 raise ValueError(

@@ -253,7 +253,7 @@ def findings(one: dict[str, Any], unit: str) -> list[str]:
                 rising.append(row["model"])
             elif row["needed"][0] > REACH * row["last"]:
                 low = row["more"][1]
-                least = f" [from {short(low)} more on]" if not_nan(low) and low < ENDLESS else ""
+                least = f" [from {short(low)} more on]" if not_nan(low) and 0 < low < ENDLESS else ""
                 lines.append(f"{row['model']} does not come to {goal} within {REACH} times its data{least}.")
             elif row["more"][0]:
                 lines.append(f"To reach {goal}, {row['model']} needs {value(row['more'])} more calculations.")
