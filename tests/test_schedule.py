@@ -87,7 +87,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "cosine": {"schedule": "cosine", "decay": 1.0},
     "exponential": {"schedule": "exponential", "final_rate": 0.01, "decay": 0.5},
     "constant": {"schedule": "constant"},
-    "plateau": {"schedule": "plateau", "plateau_patience": 1, "learning_rate": 0.1},
+    "plateau": {"schedule": "plateau", "plateau_patience": 1, "learning_rate": 0.3},
     "stage two": {"stage_two": 0.75, "decay": 0.3, "loss": "mae"},
     "late stage two": {"stage_two": 0.25, "schedule": "constant", "stage_two_rate": 0.5},
     "sgd": {"optimizer": "sgd", "optimizer_options": ("momentum=0.9",), "schedule": "cosine"},

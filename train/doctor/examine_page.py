@@ -126,7 +126,7 @@ def agreement_charts(found: Examination, colors: dict[str, str]) -> dict[str, Ch
         if pairs.frames:
             names = [f"{place(a, one.frames)} and {place(b, one.frames)}" for a, b in pairs.frames]
             strain.append(dots(pairs.work, pairs.energy, one.name, colors[one.name], names))
-    first = "from a fit to the forces (eV/atom)"
+    first = "from forces (eV/atom)"
     return _charts(
         {
             "Energies against forces: one rising line": parity(energy, first, "energy (eV/atom)"),
