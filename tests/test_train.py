@@ -126,22 +126,28 @@ def test_three_and_three_epochs_are_six(folder: Path) -> None:
     assert metrics[0] == metrics[1]
 
 
+def signalled(body: str) -> str:
+    """A program that trains with `body` in place of every step, for a process of its own."""
+    return (
+        "import os, signal, sys\n"
+        "from train import loop\n"
+        "from train.cli import main\n"
+        "step = loop.train_step\n"
+        f"def watched(run, *rest):\n{body}"
+        "loop.train_step = watched\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+
+
 @pytest.mark.parametrize("steps", [3, 20])
 def test_ctrl_c_saves_and_resume_goes_on_exactly(folder: Path, steps: int) -> None:
     """Interrupted after `steps` steps, in the middle of an epoch, before and in the decay of the learning rate."""
     options = ["train.xyz", *QUICK, "--epochs", "6"]
     assert main([*options, "--output", "whole"]) == 0
-    code = (
-        "import os, signal, sys\n"
-        "from train import loop\n"
-        "from train.cli import main\n"
-        "step = loop.train_step\n"
-        "def counted(run, *rest):\n"
+    code = signalled(
         "    step(run, *rest)\n"
         f"    if run.step == {steps} and len(run.ema.shadow_params) and rest[2] > 1e-5:\n"
         "        os.kill(os.getpid(), signal.SIGINT)\n"
-        "loop.train_step = counted\n"
-        "sys.exit(main(sys.argv[1:]))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, *options, "--output", "cut"], check=False, capture_output=True
@@ -173,17 +179,11 @@ def test_killed_in_the_middle_of_a_long_epoch(folder: Path, capsys: pytest.Captu
     """What was done in the epoch is not lost but for the last minute, here for the step that was cut."""
     options = ["train.xyz", *QUICK, "--epochs", "2"]
     assert main([*options, "--output", "whole"]) == 0
-    code = (
-        "import os, signal, sys\n"
-        "from train import loop\n"
-        "from train.cli import main\n"
-        "step = loop.train_step\n"
-        "def cut(run, *rest):\n"
+    code = signalled(
+        "    loop.EPOCH_SAVE_SECONDS = 0.0\n"
         "    if run.step == 2:\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
         "    step(run, *rest)\n"
-        "loop.train_step, loop.EPOCH_SAVE_SECONDS = cut, 0.0\n"
-        "main(sys.argv[1:])\n"
     )
     done = subprocess.run([sys.executable, "-c", code, *options, "--output", "cut"], check=False)
     assert done.returncode == -signal.SIGKILL

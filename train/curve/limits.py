@@ -71,6 +71,6 @@ def unmatched(found: dict[str, Any]) -> list[str]:
             continue
         if reached and abs(reached - 1) > NEAR:
             out.append(f"{name} ({short(100 * reached)} % in {names[fixed['match']]})")
-        elif not reached and "parameters" in model:
+        elif not reached and fixed["match"] == "parameters" and "parameters" in model:
             out.append(f"{name} ({model['parameters']:,} parameters)")
     return out
