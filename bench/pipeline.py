@@ -47,7 +47,14 @@ PARTS = ("overhead", "paired", "storage", "qm9_graphs", "text_prepare", "qm9_pre
          "million_prepare", "million_stream", "million_text")  # fmt: skip
 TEXT_FRAMES = 20_000
 GRAPHS = 100_000  # molecules of QM9 whose neighbors are searched
-EPOCH_DIALS = {"channels": 4, "message_channels": 4, "vector_channels": 2, "lmax": 1, "correlation": 2}
+EPOCH_DIALS = {
+    "channels": 4,
+    "message_channels": 4,
+    "vector_channels": 2,
+    "lmax": 1,
+    "hidden_lmax": 1,
+    "correlation": 2,
+}
 EPOCH_BATCH = 16
 PAIRS, BLOCK = 30, 10  # of blocks of steps, ready and streamed in turns
 PLACES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of an epoch
